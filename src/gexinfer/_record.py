@@ -1,0 +1,228 @@
+"""A fitted model as data: bytes of safetensors, an entry of `uns`, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from gexinfer._names import listed
+from gexinfer.engine.blocks import Float, Scale, row_slices
+from gexinfer.methods import Model, configure, get_method
+
+SCHEMA = 1
+# A long one-dimensional vector is very slow to read lazily from h5ad.
+PAGE = 2**20
+# Rows are inferred in blocks of exactly this many, so that a sample's result does not depend, in the last bit, on which
+# samples stand beside it: a matrix product rounds differently for different shapes.
+PREDICT_ROWS = 256
+SCALES = ("landmark_mean", "landmark_sd", "target_mean", "target_sd")
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A trained model with all that inference needs: genes by name, their scale, the method's arrays.
+
+    `input` says what the values were that it was fitted on: the layer, whether they were counts, and their quantiles.
+    `provenance` says how it was fitted. `training_rows` are 64-bit digests of the names of the rows that fitting saw.
+    """
+
+    method: str
+    config: Any
+    model: Model
+    landmarks: tuple[str, ...]
+    targets: tuple[str, ...]
+    landmark_scale: Scale
+    target_scale: Scale
+    input: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    training_rows: NDArray[np.uint64]
+
+    @property
+    def holds_samples(self) -> bool:
+        """Whether the model contains training samples, which identify people."""
+        return get_method(self.method).holds_samples
+
+    def predict(self, X: NDArray[np.floating], *, device: str = "auto") -> Float:
+        """Infer targets from landmarks.
+
+        Parameters
+        ----------
+        X
+            Landmark values, (samples, landmarks), in the order of `landmarks` and the units the model was fitted in.
+        device
+            Where a network runs: "auto", "cpu", "cuda", or any torch device.
+
+        Returns
+        -------
+        Target values, (samples, targets), in the order of `targets`, in the same units.
+        """
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != len(self.landmarks):
+            raise ValueError(f"X has shape {X.shape}; this model needs (samples, {len(self.landmarks):,} landmarks).")
+        parts = list(row_slices(len(X), PREDICT_ROWS))
+        out = np.empty((len(X), len(self.targets)), np.float32)
+        for part, block in zip(parts, self.predict_blocks((X[part] for part in parts), device=device), strict=True):
+            out[part] = block
+        return out
+
+    def predict_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
+        """Infer block by block; a block has at most `PREDICT_ROWS` rows."""
+        sizes: deque[int] = deque()
+
+        def padded() -> Iterator[Float]:
+            for block in blocks:
+                sizes.append(len(block))
+                full = np.zeros((PREDICT_ROWS, len(self.landmarks)), np.float32)
+                full[: len(block)] = self.landmark_scale.standardise(block)
+                yield full
+
+        for block in get_method(self.method).predict(self.model, self.config, padded(), device):
+            yield self.target_scale.restore(block[: sizes.popleft()])
+
+    def params(self) -> dict[str, Any]:
+        """Return plain scalars for people to read."""
+        settings = asdict(self.config) | dict(self.model.notes)
+        return {
+            "method": self.method,
+            "n_landmarks": len(self.landmarks),
+            "n_targets": len(self.targets),
+            "layer": self.input["layer"],
+            "holds_training_samples": self.holds_samples,
+            **self.provenance,
+            **{name: value for name, value in settings.items() if value is not None},
+        }
+
+
+def row_digests(names: pd.Index) -> np.ndarray:
+    """Return sorted 64-bit digests of sample names, by which `evaluate` knows the rows a model has seen."""
+    digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
+    return np.sort(np.frombuffer(b"".join(digests), "<u8"))
+
+
+def to_bytes(fitted: FittedModel) -> bytes:
+    """Return the safetensors file of a model; the same model always gives the same bytes."""
+    scales = (fitted.landmark_scale.mean, fitted.landmark_scale.sd, fitted.target_scale.mean, fitted.target_scale.sd)
+    arrays = {f"model.{name}": np.ascontiguousarray(array) for name, array in fitted.model.arrays.items()}
+    arrays |= dict(zip(SCALES, scales, strict=True)) | {"training_rows": fitted.training_rows}
+    head = {
+        "schema": SCHEMA,
+        "method": fitted.method,
+        "config": asdict(fitted.config),
+        "notes": dict(fitted.model.notes),
+        "landmarks": list(fitted.landmarks),
+        "targets": list(fitted.targets),
+        "input": dict(fitted.input),
+        "provenance": dict(fitted.provenance),
+    }
+    head["digest"] = digest(head, arrays)
+    # One metadata key, because with several their order differs from process to process.
+    return safetensors.numpy.save(arrays, {"gexinfer": json.dumps(head, sort_keys=True)})
+
+
+def digest(head: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all that a record says, to tell a damaged one from a whole one."""
+    total = hashlib.sha256(json.dumps({k: v for k, v in head.items() if k != "digest"}, sort_keys=True).encode())
+    for name in sorted(arrays):
+        total.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        total.update(np.ascontiguousarray(arrays[name]).data)
+    return total.hexdigest()
+
+
+def from_bytes(data: bytes, where: str) -> FittedModel:
+    """Return the model in a safetensors file; `where` names its place in messages."""
+    try:
+        head_length = int.from_bytes(data[:8], "little")
+        head = json.loads(json.loads(data[8 : 8 + head_length])["__metadata__"]["gexinfer"])
+        schema, writer = head["schema"], head["provenance"]["gexinfer"]
+    except (ValueError, KeyError, TypeError) as error:
+        damaged(where, f"its header cannot be read ({type(error).__name__})")
+    if schema > SCHEMA:
+        raise ValueError(
+            f"{where} was written by gexinfer {writer} in record schema {schema}; gexinfer {version('gexinfer')} reads "
+            f"schemas up to {SCHEMA}. Run pip install --upgrade gexinfer."
+        )
+    try:
+        arrays = safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        damaged(where, str(error))
+    if digest(head, arrays) != head["digest"]:
+        damaged(where, "its contents do not match its checksum")
+    method = get_method(head["method"])
+    return FittedModel(
+        method=method.name,
+        config=configure(method, head["config"]),
+        model=Model({n.removeprefix("model."): a for n, a in arrays.items() if n.startswith("model.")}, head["notes"]),
+        landmarks=tuple(head["landmarks"]),
+        targets=tuple(head["targets"]),
+        landmark_scale=Scale(arrays["landmark_mean"], arrays["landmark_sd"]),
+        target_scale=Scale(arrays["target_mean"], arrays["target_sd"]),
+        input=head["input"],
+        provenance=head["provenance"],
+        training_rows=arrays["training_rows"],
+    )
+
+
+def damaged(where: str, why: str) -> NoReturn:
+    """Say that a record cannot be trusted, and what to do."""
+    raise ValueError(
+        f"{where} is damaged or truncated: {why}. Read it again from an undamaged copy, or fit the model again."
+    )
+
+
+def to_uns(fitted: FittedModel) -> dict[str, Any]:
+    """Return the entry of `uns`: scalars for people, and the bytes in zero-padded rows of one MiB."""
+    data = np.frombuffer(to_bytes(fitted), np.uint8)
+    state = np.zeros((-(-len(data) // PAGE), PAGE), np.uint8)
+    state.reshape(-1)[: len(data)] = data
+    return {"params": fitted.params(), "state": state}
+
+
+def from_uns(entry: Any, where: str) -> FittedModel:
+    """Return the model in an entry of `uns`. Only its state is read; its params are for people."""
+    state = entry["state"]
+    state = np.asarray(state.compute() if hasattr(state, "compute") else state)
+    if state.dtype != np.uint8:
+        damaged(where, f"its state has dtype {state.dtype}, not uint8")
+    padded = state.tobytes()
+    return from_bytes(padded[: stored_length(padded)], where)
+
+
+def stored_length(padded: bytes) -> int:
+    """Return the length of the safetensors file at the start of `padded`, all of it where its header is unreadable."""
+    head_length = int.from_bytes(padded[:8], "little")
+    try:
+        tensors = json.loads(padded[8 : 8 + head_length])
+        return 8 + head_length + max(tensors[name]["data_offsets"][1] for name in tensors if name != "__metadata__")
+    except (ValueError, KeyError, TypeError):
+        return len(padded)
+
+
+def is_record(entry: Any) -> bool:
+    """Whether an entry of `uns` is a model."""
+    return isinstance(entry, Mapping) and "state" in entry and "params" in entry and "method" in entry["params"]
+
+
+def records(adata: AnnData, key: str | Iterable[str] | None = None) -> dict[str, FittedModel]:
+    """Return the models in `adata.uns` by key: those asked for, or all."""
+    there = [name for name, entry in adata.uns.items() if is_record(entry)]
+    if not there:
+        raise KeyError(
+            "adata.uns holds no gexinfer model. Run gexinfer.tl.fit(adata, method=...) first, or pass model=. "
+            "anndata.concat drops uns: pass it uns_merge='same', or name the object that has the model with model=."
+        )
+    wanted = there if key is None else [key] if isinstance(key, str) else list(key)
+    lacking = [name for name in wanted if name not in there]
+    if lacking:
+        raise KeyError(f"adata.uns holds no gexinfer model {listed(lacking)}; it holds {listed(there, 20)}.")
+    return {name: from_uns(adata.uns[name], f"adata.uns[{name!r}]") for name in wanted}

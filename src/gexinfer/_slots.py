@@ -1,0 +1,125 @@
+"""The slots of an AnnData that gexinfer reads and writes: their names, and what they must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from gexinfer._names import lacking, listed, locate
+from gexinfer.engine.blocks import Indices
+
+LANDMARK = "landmark"
+SPLIT = "split"
+SIDES = ("train", "validation", "test")
+SPLIT_INFO = "gexinfer_split"
+ROLE = "gexinfer_role"
+ROLES = ("landmark", "inferred", "not in model")
+EVALUATION = "gexinfer_evaluation"
+METRICS = ("mae", "mae_data", "pearson", "r2")
+
+
+def metric_slot(metric: str) -> str:
+    """Return the `varm` slot of a per-gene metric."""
+    return f"gexinfer_{metric}"
+
+
+def matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return `layers[layer]`, or `X` for None and "X"."""
+    if layer is None or layer == "X":
+        if adata.X is None:
+            raise ValueError(f"adata.X is None; name one of the layers {list(adata.layers)} with layer=.")
+        return adata.X
+    if layer not in adata.layers:
+        raise KeyError(f"adata.layers has no {layer!r}; it has {list(adata.layers)}. Pass one of these, or layer='X'.")
+    return adata.layers[layer]
+
+
+def check_unique(adata: AnnData) -> None:
+    """Refuse duplicate gene names: a model finds its genes by name."""
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()].unique()
+        raise ValueError(
+            f"adata.var_names holds {len(twice):,} names more than once: {listed(twice)}. Sum or drop the "
+            "duplicates, or run adata.var_names_make_unique() first."
+        )
+
+
+def bool_column(adata: AnnData, column: str, remedy: str) -> NDArray[np.bool_]:
+    """Return a column of `var` that marks genes."""
+    if column not in adata.var:
+        raise KeyError(f"adata.var has no column {column!r}; {remedy}")
+    values = adata.var[column]
+    if values.isna().any() or not (pd.api.types.is_bool_dtype(values) or values.map(type).eq(bool).all()):
+        raise TypeError(
+            f"adata.var[{column!r}] has dtype {values.dtype} and values like {values.unique()[:3].tolist()}; it must "
+            f"be bool without missing values. Convert it, e.g. adata.var[{column!r}] = adata.var[{column!r}] == 1."
+        )
+    return values.to_numpy(dtype=bool)
+
+
+def landmark_places(adata: AnnData) -> Indices:
+    """Return where the landmarks stand in `var`, having checked `var["landmark"]`."""
+    remedy = "run gexinfer.pp.landmarks(adata, panel='l1000') first, or set a bool column yourself."
+    mask = bool_column(adata, LANDMARK, remedy)
+    if not mask.any():
+        raise ValueError(f"adata.var[{LANDMARK!r}] flags no gene; {remedy}")
+    if mask.all():
+        raise ValueError(
+            f"adata.var[{LANDMARK!r}] flags all {len(mask):,} genes, so there is no target to infer. A reference must "
+            "hold whole transcriptomes; a query of landmarks alone goes to gexinfer.tl.predict(query, model=reference)."
+        )
+    return np.flatnonzero(mask)
+
+
+def target_places(adata: AnnData, targets: str | Sequence[str] | None, landmarks: Indices, overlap: bool) -> Indices:
+    """Return where the targets stand in `var`: all other genes, a bool column of `var`, or names."""
+    if targets is None:
+        return np.setdiff1d(np.arange(adata.n_vars), landmarks)
+    if isinstance(targets, str):
+        places = np.flatnonzero(bool_column(adata, targets, "pass targets= a bool column of var or a list of names."))
+    else:
+        absent = lacking(list(targets), adata.var_names)
+        if absent:
+            raise KeyError(
+                f"targets names {len(absent):,} genes that adata.var_names does not hold: {listed(absent)}; "
+                f"var_names starts with {listed(adata.var_names, 3)}."
+            )
+        places = np.unique(locate(list(targets), adata.var_names))
+    if len(places) == 0:
+        raise ValueError(f"targets={targets!r} selects no gene; leave it out to infer every gene that is no landmark.")
+    both = adata.var_names[np.intersect1d(places, landmarks)]
+    if len(both) and not overlap:
+        raise ValueError(
+            f"{len(both):,} targets are landmarks too: {listed(both)}. Their inferred values would copy an input. "
+            "Drop them from targets=, or pass allow_overlap=True if that is what you want."
+        )
+    return places
+
+
+def split_rows(adata: AnnData, side: str) -> Indices:
+    """Return the rows on one side of `obs["split"]`; rows with a missing value are on none."""
+    remedy = "run gexinfer.pp.split(adata) first."
+    if SPLIT not in adata.obs:
+        raise KeyError(f"adata.obs has no column {SPLIT!r}; {remedy}")
+    values = adata.obs[SPLIT]
+    strange = sorted(set(values.dropna().unique()) - set(SIDES), key=str)
+    if strange:
+        raise ValueError(f"adata.obs[{SPLIT!r}] holds {listed(strange)}; it may hold {', '.join(SIDES)} only; {remedy}")
+    return np.flatnonzero(values == side)
+
+
+def split_grouping(adata: AnnData) -> str:
+    """Return what the present split kept together: checked against `obs`, not taken on trust."""
+    info = adata.uns.get(SPLIT_INFO)
+    groupby = str(info["groupby"]) if isinstance(info, Mapping) and "groupby" in info else "set by hand"
+    if groupby in ("sample", "set by hand"):
+        return groupby
+    if groupby not in adata.obs:
+        return "set by hand"
+    sides = adata.obs.dropna(subset=[SPLIT]).groupby(groupby, observed=True)[SPLIT].nunique()
+    return groupby if (sides <= 1).all() else "set by hand"

@@ -1,0 +1,248 @@
+"""The main job from a shell: files in, files out."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+Input = Annotated[Path, typer.Argument(help="Input, .h5ad or .zarr.")]
+Output = Annotated[Path, typer.Option("--out", "-o", help="Output, .h5ad or .zarr; replaced in one step.")]
+Layer = Annotated[str | None, typer.Option(help="Layer with the values; X where not given.")]
+Seed = Annotated[int, typer.Option(help="Seed of the split and of the training.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or any torch device.")]
+
+
+@app.callback()
+def main() -> None:
+    """Infer a whole transcriptome from landmark genes, on AnnData."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the h5ad, the figures and the table.")] = Path(
+        "gexinfer-demo"
+    ),
+) -> None:
+    """Do the whole job on bundled real data, in about a minute."""
+    import matplotlib.pyplot as plt
+
+    import gexinfer as gx
+
+    with told():
+        console.print("[bold]1,392 human RNA-seq samples of 33 cohorts: 978 landmark genes, 2,000 targets.[/]")
+        ref = gx.datasets.bulk()
+        gx.pp.landmarks(ref, panel="l1000")
+        gx.pp.split(ref, groupby="cohort")
+        for method in ("mean", "ols", "ridge", "knn", "dgex"):
+            gx.tl.fit(ref, method=method)
+        gx.tl.predict(ref)
+        table = gx.tl.evaluate(ref)
+        show(table)
+        console.print(verdict(table, n_train=int((ref.obs["split"] == "train").sum())))
+
+        out.mkdir(parents=True, exist_ok=True)
+        both, columns = plt.subplots(1, 2, figsize=(6.8, 3.1), layout="constrained")
+        gx.pl.error_scatter(ref, "dgex", against=["ridge", "knn"], ax=columns)
+        figures = {
+            "error_scatter.png": both,
+            "error_density.png": gx.pl.error_density(ref).get_figure(),
+            "training.png": gx.pl.training(ref).get_figure(),
+        }
+        for name, figure in figures.items():
+            figure.savefig(out / name, dpi=200)
+            plt.close(figure)
+        table.to_csv(out / "evaluation.csv")
+        write(ref, out / "demo.h5ad")
+        console.print(f"Wrote {out}/: demo.h5ad, evaluation.csv, {', '.join(figures)}")
+
+
+@app.command()
+def fit(
+    path: Input,
+    out: Output,
+    method: Annotated[list[str], typer.Option("--method", "-m", help="mean, ols, ridge, knn, dgex; may be repeated.")],
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the method, e.g. hidden=3000; may be repeated, for one method.")
+    ] = None,
+    panel: Annotated[
+        str, typer.Option(help="Landmarks where var['landmark'] is absent: l1000, dgex943, a file.")
+    ] = "l1000",
+    id_column: Annotated[str | None, typer.Option(help="Column of var with the gene ids of the panel.")] = None,
+    groupby: Annotated[
+        str | None, typer.Option(help="Column of obs not to divide where obs['split'] is absent.")
+    ] = None,
+    layer: Layer = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Flag landmarks, split, and fit models on whole transcriptomes."""
+    import gexinfer as gx
+
+    with told():
+        if option and len(method) > 1:
+            raise ValueError(
+                f"--option {option[0]} is for one method, but --method names {', '.join(method)}; fit them in turn."
+            )
+        adata = read(path)
+        if "landmark" not in adata.var:
+            gx.pp.landmarks(adata, panel=panel, id_column=id_column)
+        if "split" not in adata.obs:
+            gx.pp.split(adata, groupby=groupby, layer=layer, rng=seed)
+        for name in method:
+            gx.tl.fit(adata, method=name, layer=layer, rng=seed, device=device, **parse(option or []))
+        write(adata, out)
+
+
+@app.command()
+def predict(
+    path: Input,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output, .h5ad, .zarr or .h5mu; replaced in one step.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Fitted .h5ad, .zarr or .safetensors; the input itself where not given.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Name of the model; all where not given.")] = None,
+    output: Annotated[str, typer.Option(help="layer, anndata or mudata.")] = "layer",
+    layer: Layer = None,
+    device: Device = "auto",
+) -> None:
+    """Infer target genes from landmark genes."""
+    import gexinfer as gx
+
+    with told():
+        adata = read(path)
+        source = None if model is None else gx.io.read_model(model) if model.suffix == ".safetensors" else read(model)
+        made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, device=device)  # type: ignore[arg-type]
+        write(adata if made is None else made, out)
+
+
+@app.command()
+def evaluate(
+    path: Input,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the data with its scores, .h5ad or .zarr.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+) -> None:
+    """Measure predictions against measured values on the test rows."""
+    import gexinfer as gx
+
+    with told():
+        adata = read(path)
+        table = gx.tl.evaluate(adata)
+        show(table)
+        if csv is not None:
+            table.to_csv(csv)
+        if out is not None:
+            write(adata, out)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Print warnings without their source line, and errors that say what to do as one line with exit code 1."""
+    screen = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: screen.print(f"warning: {message}", style="yellow")
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
+            # str() of a KeyError would be its repr.
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            screen.print(f"error: {text}", style="red")
+            raise typer.Exit(1) from error
+
+
+def parse(options: list[str]) -> dict[str, Any]:
+    """Turn `name=value` into keyword arguments; a value that is no Python literal is text."""
+    parsed = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise ValueError(f"--option {option} must be written name=value.")
+        try:
+            parsed[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parsed[name] = value
+    return parsed
+
+
+def read(path: Path) -> AnnData:
+    """Read an AnnData from .h5ad or .zarr."""
+    import anndata as ad
+
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if path.suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; .h5ad and .zarr are read.")
+    return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+
+
+def write(data: Any, path: Path) -> None:
+    """Write an AnnData or a MuData beside its place and move it there, so that no reader sees half of it."""
+    from mudata import MuData
+
+    fits = (".h5mu",) if isinstance(data, MuData) else (".h5ad", ".zarr")
+    if path.suffix not in fits:
+        raise ValueError(f"--out {str(path)!r} ends in {path.suffix!r}; this output is written as {' or '.join(fits)}.")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gexinfer-") as folder:
+        partial = Path(folder) / path.name
+        if isinstance(data, MuData):
+            data.write_h5mu(partial)
+        elif path.suffix == ".zarr":
+            data.write_zarr(partial)
+        else:
+            data.write_h5ad(partial, compression="gzip")
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print the overall table."""
+    n, split_by = table["n_samples"].iloc[0], table["split_by"].iloc[0]
+    held = {"sample": "drawn at random", "set by hand": "a split set by hand"}.get(split_by, f"no {split_by} divided")
+    grid = Table(
+        title=f"Error on {n:,} test samples ({held})",
+        caption="MAE: mean over genes, in standard deviations of the training rows; lower is better.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    columns = {"mae": "MAE", "mae_sd": "± sd", "mae_data": "in data units", "pearson": "r", "r2": "R2"}
+    baseline = "ridge" if "gain_over_ridge" in table else "ols"
+    columns |= {f"gain_over_{baseline}": f"over {baseline}", f"better_than_{baseline}": "genes better"}
+    columns = {name: title for name, title in columns.items() if name in table}
+    grid.add_column("model")
+    for title in columns.values():
+        grid.add_column(title, justify="right")
+    for name, row in table.iterrows():
+        cells = [f"{row[c]:.1%}" if c.startswith(("gain", "better")) else f"{row[c]:.3f}" for c in columns]
+        grid.add_row(str(name), *("–" if cell in ("nan", "nan%") else cell for cell in cells))
+    console.print(grid)
+
+
+def verdict(table: pd.DataFrame, n_train: int) -> str:
+    """Say in words what the demo's table shows, the unwelcome part included."""
+    mae = table["mae"]
+    lines = [
+        f"Lowest error on cohorts never seen: {table.index[0]}. One split of a few cohorts: a few percent are chance.",
+        f"OLS ({mae['ols']:.3f}; the mean alone has {mae['mean']:.3f}) is nonsense here: it fits 979 coefficients for each "
+        f"gene from {n_train:,} training samples. Do not judge a method against it; ridge is the linear baseline.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""What a person sees while something runs: one bar on a terminal or in a notebook, one line in a log file or a pipe."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger("gexinfer")
+
+
+class Advance(Protocol):
+    """Tell that so many more steps are done, and what there is to say about them."""
+
+    def __call__(self, by: int, text: str) -> None: ...
+
+
+def say(line: str) -> None:
+    """Tell the caller something: through logging where that is set up, else as a line on stderr."""
+    if logger.level == logging.NOTSET and not logger.hasHandlers():
+        Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
+    else:
+        logger.info(line)
+
+
+@contextmanager
+def steps(title: str, total: int, *, show: bool) -> Iterator[Advance]:
+    """Give a function that moves a bar; where there is no screen, the last text becomes one line."""
+    console = Console(stderr=True)
+    live = show and (console.is_terminal or console.is_jupyter)
+    started, last = time.perf_counter(), ""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not live,
+    )
+    with bar:
+        task = bar.add_task(title, total=total, text="")
+
+        def advance(by: int, text: str) -> None:
+            nonlocal last
+            last = text
+            bar.update(task, advance=by, text=text)
+
+        yield advance
+    if show and not live and last:
+        say(f"{title}: {last}, {time.perf_counter() - started:.1f} s")

@@ -1,0 +1,25 @@
+"""How targets are learned from landmarks: one file a method, one line of this registry each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from gexinfer.methods._contract import Method, Model, Task, configure
+
+__all__ = ["METHODS", "Method", "Model", "Task", "configure", "get_method"]
+
+# Names only: a method's module, and what it imports, is loaded when the method is first used.
+METHODS = {
+    "mean": "the training mean of each target: the floor",
+    "ols": "ordinary least squares with intercept, as LINCS infers",
+    "ridge": "least squares with an L2 penalty, chosen on validation rows",
+    "knn": "the mean of the nearest training samples, k chosen on validation rows",
+    "dgex": "the feed-forward network of Chen et al. 2016, with a modern or the paper's recipe",
+}
+
+
+def get_method(name: str) -> Method:
+    """Return the method of that name."""
+    if name not in METHODS:
+        raise ValueError(f"method={name!r} is not a method of gexinfer; choose one of {', '.join(METHODS)}.")
+    return import_module(f"gexinfer.methods.{name}").METHOD

@@ -1,0 +1,7 @@
+"""Figures of what `gexinfer.tl` has measured. Each takes `ax` and returns what it drew on."""
+
+from gexinfer.pl._error_density import error_density
+from gexinfer.pl._error_scatter import error_scatter
+from gexinfer.pl._training import training
+
+__all__ = ["error_density", "error_scatter", "training"]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from gexinfer.pl._style import DASHES, FONT, colours, dress, gene_errors, new_axes
+
+
+def error_density(adata: AnnData, keys: Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
+    """Draw the density of per-gene errors, one curve a model: figure 2 of the D-GEX paper.
+
+    Parameters
+    ----------
+    adata
+        Evaluated data; reads `varm["gexinfer_mae"]`.
+    keys
+        The models; all that were evaluated where not given.
+    ax
+        Where to draw; new axes where it is not given.
+
+    Returns
+    -------
+    The axes. The legend gives each model's mean MAE, the best first. The axis ends where 99 % of the genes of every
+    model but the worst lie.
+
+    Raises
+    ------
+    KeyError
+        A model was not evaluated.
+
+    References
+    ----------
+    Chen et al., Bioinformatics 2016, 32:1832.
+    """
+    errors = gene_errors(adata, keys)
+    errors = errors[errors.mean().sort_values().index]
+    ax = new_axes()[0] if ax is None else ax
+    for i, (name, colour) in enumerate(zip(errors, colours(errors.shape[1]), strict=True)):
+        values = errors[name].dropna()
+        if values.nunique() < 2:
+            continue
+        label = f"{name} ({values.mean():.3f})"
+        sns.kdeplot(x=values, ax=ax, color=colour, linestyle=DASHES[i % len(DASHES)], label=label, linewidth=1.3, cut=0)
+    ends = np.sort(errors.quantile(0.99).to_numpy())
+    ax.set_xlim(0, 1.05 * ends[max(len(ends) - 2, 0)])
+    if ax.lines:
+        ax.legend(title="mean MAE", fontsize=FONT - 1, title_fontsize=FONT - 1, frameon=False)
+    dress(ax, "MAE of a gene (sd units)", "density of genes")
+    return ax

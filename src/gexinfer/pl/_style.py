@@ -1,0 +1,56 @@
+"""What all figures share: one column wide, colours that everyone can tell apart, the per-gene tables they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from gexinfer._names import listed
+from gexinfer._slots import metric_slot
+
+# A column of a two-column paper, in inches, and the smallest text that stays legible in it.
+COLUMN = 3.4
+FONT = 8
+# A line has to be told from the others without its colour, too.
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def new_axes(count: int = 1) -> list[Axes]:
+    """Return axes side by side, each one column wide."""
+    _, axes = plt.subplots(1, count, figsize=(COLUMN * count, COLUMN * 0.9), layout="constrained", squeeze=False)
+    return list(axes[0])
+
+
+def dress(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
+    """Label axes, at a size that reads in print."""
+    ax.set_xlabel(xlabel, fontsize=FONT)
+    ax.set_ylabel(ylabel, fontsize=FONT)
+    ax.set_title(title, fontsize=FONT)
+    ax.tick_params(labelsize=FONT - 1)
+    sns.despine(ax=ax)
+
+
+def colours(count: int) -> list[tuple[float, float, float]]:
+    """Return colours that colour-blind readers can tell apart."""
+    return list(sns.color_palette("colorblind", count))
+
+
+def gene_errors(adata: AnnData, keys: Iterable[str] | None) -> pd.DataFrame:
+    """Return the standardised MAE per gene of these models, all where none is named."""
+    slot = metric_slot("mae")
+    if slot not in adata.varm:
+        raise KeyError(f"adata.varm has no {slot!r}; run gexinfer.tl.predict(adata), then gexinfer.tl.evaluate(adata).")
+    errors = adata.varm[slot]
+    wanted = list(errors.columns) if keys is None else list(keys)
+    lacking = [key for key in wanted if key not in errors]
+    if lacking:
+        raise KeyError(
+            f"adata.varm[{slot!r}] has no model {listed(lacking)}; it has {listed(errors.columns, 20)}. Fit and "
+            "predict it, then run gexinfer.tl.evaluate(adata) again."
+        )
+    return errors[wanted]

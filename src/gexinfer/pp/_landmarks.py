@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._names import listed, without_version
+from gexinfer._slots import LANDMARK
+from gexinfer.engine.report import say
+from gexinfer.pp._panels import Panel, load_panel
+
+# Below this share of the smaller side, what matched did so by accident.
+FEWEST = 0.01
+
+
+def landmarks(
+    adata: AnnData,
+    panel: str | Path | Iterable[str] = "l1000",
+    *,
+    id_column: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Flag the landmark genes: those measured, from which the others are inferred.
+
+    Symbols (with their known aliases), Ensembl ids (a version suffix is ignored) and Entrez ids are tried, and the kind
+    that finds most genes is used. Where a landmark matches several genes, the one under its own symbol, else the first,
+    is flagged.
+
+    Parameters
+    ----------
+    adata
+        Annotated data, samples x genes.
+    panel
+        `"l1000"`, the 978 landmarks of LINCS; `"dgex943"`, the 943 of them that the D-GEX paper used; the path of a
+        text file, one gene a line or in its first column; or a list of genes.
+    id_column
+        Column of `var` with gene ids; `var_names` where it is not given.
+    copy
+        Return a changed copy instead of changing `adata`.
+
+    Returns
+    -------
+    None, or the copy. Writes `var["landmark"]`, bool.
+
+    Raises
+    ------
+    KeyError
+        `id_column` is not in `var`.
+    ValueError
+        The panel is unknown, or almost none of its genes match.
+
+    Warns
+    -----
+    UserWarning
+        Some landmarks are missing, or match several genes; names them.
+
+    References
+    ----------
+    Subramanian et al., Cell 2017, 171:1437 (L1000); Chen et al., Bioinformatics 2016, 32:1832 (D-GEX).
+    """
+    wanted = load_panel(panel)
+    if id_column is not None and id_column not in adata.var:
+        raise KeyError(f"adata.var has no column {id_column!r}; it has {listed(adata.var.columns, 20)}.")
+    source = "var_names" if id_column is None else f"var[{id_column!r}]"
+    names = adata.var_names if id_column is None else pd.Index(adata.var[id_column])
+    places, kind, shared = match(wanted, names.astype(str), source)
+
+    adata = adata.copy() if copy else adata
+    flagged = np.zeros(adata.n_vars, bool)
+    flagged[places[places >= 0]] = True
+    adata.var[LANDMARK] = flagged
+
+    found = f"landmarks: {(places >= 0).sum():,} of {len(places):,} genes of {wanted.name} found by {kind} in {source}"
+    missing = [gene for gene, place in zip(wanted.genes, places, strict=True) if place < 0]
+    if missing:
+        warnings.warn(f"{found}; missing: {listed(missing, 50)}.", UserWarning, stacklevel=2)
+    else:
+        say(found)
+    if shared:
+        warnings.warn(
+            f"{len(shared):,} landmarks match more than one gene by {kind} in {source}: {listed(shared)}. One of "
+            "each is flagged; the others are the same gene and as targets would copy an input: sum or drop them.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return adata if copy else None
+
+
+def match(panel: Panel, names: pd.Index, source: str) -> tuple[np.ndarray, str, list[str]]:
+    """Return the place of each landmark (-1: none), the kind of id that found most, and landmarks found twice."""
+    if names.equals(pd.RangeIndex(len(names)).astype(str)):
+        raise ValueError(
+            f"{source} holds row numbers 0 to {len(names) - 1:,}, not gene ids (as Entrez ids they would match by "
+            f"accident). Set adata.var_names to the gene ids, or name their column with id_column=."
+        )
+    tries = {"symbol": (panel.symbols, names), "Ensembl id": (panel.ensembl, without_version(names))}
+    # "7157.0" is what an integer column with missing values turns into.
+    tries["Entrez id"] = (panel.entrez, names.str.replace(r"\.0$", "", regex=True))
+    hits = {kind: find(ids, among) for kind, (ids, among) in tries.items()}
+    kind = max(hits, key=lambda k: hits[k]["position"].nunique())
+    best = hits[kind]
+    found = best["position"].nunique()
+    if found == 0 or found < FEWEST * min(len(panel.genes), len(names)):
+        raise ValueError(
+            f"{found} of the {len(panel.genes):,} landmarks of {panel.name} match {source}. {source} starts with "
+            f"{listed(names, 3)}; the panel with {listed(panel.genes, 3)}. Pass the column of adata.var that holds "
+            f"symbols, Ensembl ids or Entrez ids as id_column=."
+        )
+    places = np.full(len(panel.genes), -1)
+    first = best.drop_duplicates("position")
+    places[first["position"]] = first["place"]
+    shared = best["position"][best["position"].duplicated()].unique()
+    return places, kind, [panel.genes[i] for i in shared]
+
+
+def find(ids: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
+    """Return all (position in the panel, place among names), the preferred id of a landmark first."""
+    genes = pd.DataFrame({"id": names, "place": np.arange(len(names))})
+    return ids.merge(genes, on="id").sort_values(["position", "rank", "place"], kind="stable")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._names import listed
+from gexinfer._slots import SIDES, SPLIT, SPLIT_INFO, matrix
+from gexinfer.engine.blocks import dense, in_row_order, row_slices
+from gexinfer.engine.report import say
+
+
+def split(
+    adata: AnnData,
+    groupby: str | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    *,
+    layer: str | None = None,
+    rng: int | np.random.Generator = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """Assign each sample to training, validation or test.
+
+    Samples of one donor, study or plate resemble each other: with `groupby` all of a group go to the same side, and the
+    error that `gexinfer.tl.evaluate` reports is that on groups never seen.
+
+    Parameters
+    ----------
+    adata
+        Annotated data, samples x genes.
+    groupby
+        Column of `obs` whose groups must not be divided, e.g. donor or study.
+    fractions
+        Shares of the samples for training, validation and test; they sum to 1.
+    layer
+        Layer in which duplicate samples are looked for; `X` where it is not given.
+    rng
+        Seed or generator.
+    copy
+        Return a changed copy instead of changing `adata`.
+
+    Returns
+    -------
+    None, or the copy. Writes `obs["split"]`, categorical train / validation / test, and `uns["gexinfer_split"]`, what
+    was kept together.
+
+    Raises
+    ------
+    KeyError
+        `groupby` is not in `obs`.
+    ValueError
+        The fractions are not three shares that sum to 1, a group is missing, or there are too few groups or samples.
+
+    Warns
+    -----
+    UserWarning
+        Identical samples fall on two sides.
+    """
+    shares = np.asarray(fractions, float)
+    if shares.shape != (3,) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
+        raise ValueError(f"fractions={fractions!r} must be three shares (train, validation, test) that sum to 1.")
+    if groupby is None:
+        codes, names = np.arange(adata.n_obs), adata.obs_names
+    elif groupby not in adata.obs:
+        raise KeyError(f"adata.obs has no column {groupby!r}; it has {listed(adata.obs.columns, 20)}.")
+    else:
+        codes, names = pd.factorize(adata.obs[groupby])
+        if (codes < 0).any():
+            raise ValueError(
+                f"adata.obs[{groupby!r}] is missing for {(codes < 0).sum():,} samples; fill it or drop them: "
+                f"adata = adata[adata.obs[{groupby!r}].notna()].copy()."
+            )
+    sides = (shares > 0).sum()
+    if len(names) < sides:
+        what = "samples" if groupby is None else f"groups in adata.obs[{groupby!r}]"
+        raise ValueError(f"{len(names)} {what} cannot fill {sides} sides; use fewer fractions or another groupby=.")
+    side = assign(np.bincount(codes, minlength=len(names)), shares, np.random.default_rng(rng))[codes]
+    divided = divided_duplicates(matrix(adata, layer), side)
+
+    adata = adata.copy() if copy else adata
+    adata.obs[SPLIT] = pd.Categorical.from_codes(side, categories=list(SIDES))
+    adata.uns[SPLIT_INFO] = {"groupby": groupby or "sample"}
+    counts = ", ".join(f"{(side == i).sum():,} {name}" for i, name in enumerate(SIDES))
+    say(f"split: {counts} samples" + ("" if groupby is None else f", no {groupby} divided"))
+    if divided:
+        warnings.warn(
+            f"{divided:,} samples have an identical copy on another side of the split, so the test error will look "
+            "better than it is. Drop the copies, or pass groupby= the column that copies share.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return adata if copy else None
+
+
+def assign(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the side of each group: in random order, each to the side that lacks most, none left empty."""
+    lacking = shares * sizes.sum()
+    side = np.empty(len(sizes), np.int8)
+    order = rng.permutation(len(sizes))
+    if (sizes == 1).all():
+        edges = np.rint(np.cumsum(shares)[:2] * len(sizes)).astype(int)
+        side[order] = np.digitize(np.arange(len(sizes)), edges)
+        lacking -= np.bincount(side, minlength=3)
+    else:
+        for group in order:
+            side[group] = np.argmax(lacking)
+            lacking[side[group]] -= sizes[group]
+    for empty in np.flatnonzero((np.bincount(side, minlength=3) == 0) & (shares > 0)):
+        # The smallest group of a side that has several.
+        crowded = np.bincount(side, minlength=3)[side] > 1
+        side[np.flatnonzero(crowded)[np.argmin(sizes[crowded])]] = empty
+    return side
+
+
+def divided_duplicates(X: object, side: np.ndarray) -> int:
+    """Return how many samples have a copy, value for value, on another side."""
+    X = in_row_order(X)
+    digests = [
+        hashlib.blake2b(row.tobytes(), digest_size=8).digest()
+        for part in row_slices(len(side))
+        for row in dense(X, part) + 0.0  # + 0.0 turns -0.0 into 0.0
+    ]
+    groups = pd.Series(side).groupby(pd.factorize(np.array(digests))[0])
+    return int((groups.transform("nunique") > 1).sum())

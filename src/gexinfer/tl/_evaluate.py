@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._names import locate
+from gexinfer._record import FittedModel, records, row_digests
+from gexinfer._slots import EVALUATION, METRICS, SPLIT, check_unique, matrix, metric_slot, split_grouping, split_rows
+from gexinfer.engine.blocks import Indices, dense, in_row_order, row_slices
+from gexinfer.tl._values import refuse_not_finite, where_from
+
+BASELINES = ("ols", "ridge")
+
+
+def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.DataFrame:
+    """Measure how far inferred values are from measured ones, on the test rows alone.
+
+    Run it after `gexinfer.tl.predict(adata)`. The truth is read from the layer that the model was fitted on. The mean
+    predictor is always in the table, so that a number can be judged.
+
+    Parameters
+    ----------
+    adata
+        Whole transcriptomes with models in `uns` and their predictions in `layers`.
+    key
+        Name of the model, or several; all that have a layer where it is not given.
+
+    Returns
+    -------
+    The overall table, one row a model, ordered by MAE:
+
+    `mae`, `mae_sd`
+        Mean absolute error of a gene in standard deviations of the training rows, averaged over genes, and the
+        standard deviation over genes, as in the D-GEX paper.
+    `mae_data`
+        The same in the units of the data.
+    `pearson`, `r2`
+        Median over genes of Pearson's r and of R2 over test samples; 1 is perfect, the test mean has an R2 of 0.
+    `gain_over_ols`, `gain_over_ridge`
+        Relative fall of the MAE against `ols` and `ridge` where they were fitted; positive is better.
+    `better_than_ols`, `better_than_ridge`
+        Share of genes with a lower error.
+    `n_samples`, `n_genes`, `split_by`
+        Test rows, genes scored, and what the split kept together.
+
+    Writes `uns["gexinfer_evaluation"]`, this table, and `varm["gexinfer_mae"]`, `varm["gexinfer_mae_data"]`,
+    `varm["gexinfer_pearson"]`, `varm["gexinfer_r2"]`, genes x models, NaN for genes not inferred.
+
+    Raises
+    ------
+    KeyError
+        There is no model, no split, or no prediction for a model.
+    ValueError
+        There are no test rows, the model has seen some of them, or measured values are NaN or inf.
+
+    References
+    ----------
+    Chen et al., Bioinformatics 2016, 32:1832.
+    """
+    check_unique(adata)
+    models = records(adata, key)
+    if key is None:
+        models = {name: fitted for name, fitted in models.items() if name in adata.layers}
+    lacking = [name for name in models if name not in adata.layers]
+    if lacking or not models:
+        raise KeyError(
+            f"adata.layers has no predictions of {lacking or 'any model'}; run gexinfer.tl.predict(adata) first."
+        )
+    test = split_rows(adata, "test")
+    if len(test) == 0:
+        raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")
+    for name, fitted in models.items():
+        refuse_seen(adata, test, fitted, name)
+
+    scores = {name: score(adata, test, fitted, name) for name, fitted in models.items()}
+    if not any(fitted.method == "mean" for fitted in models.values()):
+        scores["mean"] = score(adata, test, next(iter(models.values())), None)
+    per_gene = {metric: pd.DataFrame({n: s[metric] for n, s in scores.items()}, adata.var_names) for metric in METRICS}
+    table = overall(per_gene, models)
+    table["n_samples"] = len(test)
+    table["n_genes"] = per_gene["mae"].notna().sum()
+    table["split_by"] = split_grouping(adata)
+    for metric, frame in per_gene.items():
+        adata.varm[metric_slot(metric)] = frame
+    adata.uns[EVALUATION] = table
+    return table.copy()
+
+
+def refuse_seen(adata: AnnData, test: Indices, fitted: FittedModel, name: str) -> None:
+    """Refuse to call an error honest that was measured on rows the model was fitted on."""
+    seen = np.isin(row_digests(adata.obs_names[test]), fitted.training_rows).sum()
+    if seen:
+        raise ValueError(
+            f"{seen:,} of the {len(test):,} rows that adata.obs[{SPLIT!r}] marks as 'test' were training or validation "
+            f"rows of {name!r}: the split was changed after the fit. Run gexinfer.tl.fit and gexinfer.tl.predict again."
+        )
+
+
+def score(adata: AnnData, test: Indices, fitted: FittedModel, layer: str | None) -> dict[str, pd.Series]:
+    """Return each metric per target gene, in one pass over blocks of test rows; no layer means the training mean."""
+    columns = locate(fitted.targets, adata.var_names)
+    # Genes may have been dropped since the prediction.
+    there = columns >= 0
+    columns, names = columns[there], adata.var_names[columns[there]]
+    mean, unit = fitted.target_scale.mean[there], fitted.target_scale.unit[there]
+    fitted_on = str(fitted.input["layer"])
+    measured = in_row_order(matrix(adata, fitted_on))
+    sums = {name: np.zeros(len(columns)) for name in ("error", "squared", "y", "p", "yy", "pp", "yp")}
+    not_finite = np.zeros(len(columns), np.intp)
+    for part in row_slices(len(test)):
+        # Relative to the training mean, so that squares of a gene at level 14 with sd 0.1 lose nothing.
+        y = dense(measured, test[part], columns) - mean
+        p = dense(adata.layers[layer], test[part], columns) - mean if layer else np.zeros_like(y)
+        not_finite += (~np.isfinite(y)).sum(axis=0)
+        sums["error"] += np.abs(y - p).sum(axis=0)
+        sums["squared"] += ((y - p) ** 2).sum(axis=0)
+        for name, value in (("y", y), ("p", p), ("yy", y * y), ("pp", p * p), ("yp", y * p)):
+            sums[name] += value.sum(axis=0)
+    refuse_not_finite(not_finite, names, len(test), where_from(fitted_on))
+    n = len(test)
+    total = sums["yy"] - sums["y"] ** 2 / n
+    spread = np.sqrt(np.maximum(total * (sums["pp"] - sums["p"] ** 2 / n), 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Undefined, not zero, where a gene or its prediction is constant over the test rows.
+        pearson = np.where(spread > 1e-9 * n, (sums["yp"] - sums["y"] * sums["p"] / n) / spread, np.nan)
+        r2 = np.where(total > 1e-9 * n, 1 - sums["squared"] / total, np.nan)
+    mae_data = sums["error"] / n
+    values = {"mae": mae_data / unit, "mae_data": mae_data, "pearson": pearson, "r2": r2}
+    return {metric: pd.Series(value, names) for metric, value in values.items()}
+
+
+def overall(per_gene: Mapping[str, pd.DataFrame], models: Mapping[str, FittedModel]) -> pd.DataFrame:
+    """Return the table over genes, with each model against the linear baselines on the genes both infer."""
+    mae = per_gene["mae"]
+    table = pd.DataFrame(
+        {
+            "mae": mae.mean(),
+            "mae_sd": mae.std(ddof=0),
+            "mae_data": per_gene["mae_data"].mean(),
+            "pearson": per_gene["pearson"].median(),
+            "r2": per_gene["r2"].median(),
+        }
+    )
+    for baseline in BASELINES:
+        name = next((name for name, fitted in models.items() if fitted.method == baseline), None)
+        if name is None:
+            continue
+        both = mae.notna() & mae[[name]].notna().to_numpy()
+        reference = pd.DataFrame(dict.fromkeys(mae, mae[name]))
+        table[f"gain_over_{baseline}"] = 1 - mae[both].mean() / reference[both].mean()
+        table[f"better_than_{baseline}"] = ((mae < reference) & both).sum() / both.sum()
+    return table.sort_values("mae")

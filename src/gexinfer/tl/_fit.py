@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from gexinfer._names import listed
+from gexinfer._record import FittedModel, is_record, row_digests, to_uns
+from gexinfer._slots import (
+    SPLIT,
+    check_unique,
+    landmark_places,
+    matrix,
+    split_grouping,
+    split_rows,
+    target_places,
+)
+from gexinfer.engine.blocks import Pairs, Rows, Scale, in_row_order
+from gexinfer.engine.moments import column_moments
+from gexinfer.engine.report import say
+from gexinfer.methods import Method, Model, Task, configure, get_method
+from gexinfer.methods._contract import mean_absolute_error
+from gexinfer.tl._values import profile, refuse_not_finite, where_from
+
+FEWEST_ROWS = 10
+
+
+def fit(
+    adata: AnnData,
+    method: str,
+    *,
+    layer: str | None = None,
+    targets: str | Sequence[str] | None = None,
+    allow_overlap: bool = False,
+    key_added: str | None = None,
+    rng: int | np.random.Generator = 0,
+    device: str = "auto",
+    progress: bool = True,
+    copy: bool = False,
+    **options: Any,
+) -> AnnData | None:
+    """Learn to infer target genes from landmark genes.
+
+    Landmarks are the genes flagged in `var["landmark"]`, targets all others. The model learns from the rows that
+    `obs["split"]` marks as train; rows marked validation pick the penalty, the number of neighbours or the epoch. Genes
+    are standardised with the training rows' mean and standard deviation (plus 1e-3) inside the model: give it values on
+    a log scale as they are.
+
+    Parameters
+    ----------
+    adata
+        Whole transcriptomes, samples x genes, dense or sparse, on a log scale.
+    method
+        `"mean"`, `"ols"`, `"ridge"`, `"knn"` or `"dgex"`.
+    layer
+        Layer to learn from; `X` where it is not given.
+    targets
+        Which genes to infer: a bool column of `var` or a list of names. All that are no landmarks where not given.
+    allow_overlap
+        Infer landmarks too, where `targets` names some.
+    key_added
+        Name of the model, and of the layer its predictions go to; the method's name where it is not given.
+    rng
+        Seed or generator. The same seed on the same machine gives the same bits.
+    device
+        Where a network trains: `"auto"` (CUDA, MPS, then CPU), or any torch device.
+    progress
+        Show a bar, or a line where there is no screen.
+    copy
+        Return a changed copy instead of changing `adata`.
+    **options
+        The method's own. `ridge`: `penalty`. `knn`: `k`. `dgex`: `recipe` ("modern" or "paper"), `layers`, `hidden`,
+        `dropout`, `activation`, `loss`, `layer_norm`, `input_noise`, `epochs`, `batch_size`, `learning_rate`.
+
+    Returns
+    -------
+    None, or the copy. Writes `uns[key_added]`: `params`, scalars to read, and `state`, the model.
+
+    Raises
+    ------
+    KeyError
+        A slot is missing.
+    TypeError
+        `var["landmark"]` is not bool, or the method has no such option.
+    ValueError
+        No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
+        split, fewer than 10 training rows, or an unknown method.
+
+    Warns
+    -----
+    UserWarning
+        The values look like raw counts, a gene is constant, or `ols` has too few rows.
+
+    References
+    ----------
+    Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with).
+    """
+    chosen = get_method(method)
+    config = configure(chosen, options)
+    key = chosen.name if key_added is None else key_added
+    check_key(adata, key, layer)
+    train, validation = resolve_rows(adata, layer, targets, allow_overlap, chosen)
+    scale, values = look(adata, layer, train, validation)
+
+    task = Task(Pairs(train, scale), Pairs(validation, scale), np.random.default_rng(rng), device, progress)
+    model = chosen.fit(task, config)
+    if len(validation):
+        error = validation_error(chosen, model, config, task)
+        model = Model(model.arrays, {**model.notes, "validation_mae": error})
+        if progress:
+            say(f"fit: uns[{key!r}], validation MAE {error:.4f} (in standard deviations)")
+    n = len(train.landmarks)
+    fitted = FittedModel(
+        method=chosen.name,
+        config=config,
+        model=model,
+        landmarks=tuple(adata.var_names[train.landmarks]),
+        targets=tuple(adata.var_names[train.targets]),
+        landmark_scale=Scale(scale.mean[:n], scale.sd[:n]),
+        target_scale=Scale(scale.mean[n:], scale.sd[n:]),
+        input={"layer": layer or "X", **values},
+        provenance={
+            "gexinfer": version("gexinfer"),
+            "n_train": len(train),
+            "n_validation": len(validation),
+            "split_by": split_grouping(adata),
+        },
+        training_rows=row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
+    )
+    adata = adata.copy() if copy else adata
+    adata.uns[key] = to_uns(fitted)
+    return adata if copy else None
+
+
+def check_key(adata: AnnData, key: str, layer: str | None) -> None:
+    """Refuse a name that would overwrite what is no model, or the values a model learns from."""
+    if not isinstance(key, str) or not key or "/" in key:
+        raise ValueError(f"key_added={key!r} must be a name without '/', because it names a slot in the file.")
+    if key in adata.uns and not is_record(adata.uns[key]):
+        raise ValueError(f"adata.uns[{key!r}] holds something that is no gexinfer model; choose another key_added=.")
+    if key in adata.layers and (key not in adata.uns or key == layer):
+        raise ValueError(
+            f"adata.layers[{key!r}] is there already and is no prediction of a model in uns; predictions under this "
+            "name would overwrite it. Choose another key_added=."
+        )
+
+
+def resolve_rows(
+    adata: AnnData, layer: str | None, targets: str | Sequence[str] | None, allow_overlap: bool, method: Method
+) -> tuple[Rows, Rows]:
+    """Return the training and the validation rows of landmarks and targets, or say what is wrong with them."""
+    check_unique(adata)
+    landmarks = landmark_places(adata)
+    wanted = target_places(adata, targets, landmarks, allow_overlap)
+    train, validation = split_rows(adata, "train"), split_rows(adata, "validation")
+    remedy = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."
+    if len(train) < FEWEST_ROWS:
+        raise ValueError(
+            f"adata.obs[{SPLIT!r}] marks {len(train)} rows as 'train'; at least {FEWEST_ROWS} are needed: {remedy}"
+        )
+    if len(validation) == 0 and method.selects:
+        raise ValueError(
+            f"adata.obs[{SPLIT!r}] marks no row as 'validation', on which method={method.name!r} chooses its settings: "
+            f"{remedy}"
+        )
+    source = in_row_order(matrix(adata, layer))
+    return Rows(source, train, landmarks, wanted), Rows(source, validation, landmarks, wanted)
+
+
+def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows) -> tuple[Scale, dict[str, Any]]:
+    """Return the scale of each gene and the kind of values, having refused or warned of what spoils a fit."""
+    names = adata.var_names[np.concatenate([train.landmarks, train.targets])]
+    moments = column_moments(train.blocks())
+    not_finite = moments.not_finite + (column_moments(validation.blocks()).not_finite if len(validation) else 0)
+    refuse_not_finite(not_finite, names, len(train) + len(validation), where_from(layer))
+    values = profile(train.source, train.rows, train.landmarks)
+    if values["counts"]:
+        warnings.warn(
+            f"{where_from(layer)} looks like raw counts (95 % of the landmarks' values are up to "
+            f"{values['quantiles'][-1]:g}). Errors will be those of the few highest genes: normalise and take logs "
+            "first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
+            UserWarning,
+            stacklevel=3,
+        )
+    constant = names[moments.scale.sd == 0]
+    if len(constant):
+        warnings.warn(
+            f"{len(constant):,} genes are constant in the {len(train):,} training rows: {listed(constant)}. As "
+            "landmarks they say nothing; as targets they are predicted as their mean.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return moments.scale, values
+
+
+def validation_error(method: Method, model: Model, config: Any, task: Task) -> float:
+    """Return the standardised MAE over all targets of the validation rows."""
+    total = 0.0
+    for x, y in task.validation.blocks():
+        (predicted,) = method.predict(model, config, [x], task.device)
+        total += mean_absolute_error(predicted, y) * len(x)
+    return total / len(task.validation)
