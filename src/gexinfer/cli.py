@@ -58,13 +58,13 @@ def demo(
         console.print(verdict(table, n_train=int((ref.obs["split"] == "train").sum())))
 
         out.mkdir(parents=True, exist_ok=True)
-        both, columns = plt.subplots(1, 2, figsize=(6.8, 3.1), layout="constrained")
+        scatter, columns = plt.subplots(1, 2, figsize=(6.8, 3.1), layout="constrained")
         gx.pl.error_scatter(ref, "dgex", against=["ridge", "knn"], ax=columns)
-        figures = {
-            "error_scatter.png": both,
-            "error_density.png": gx.pl.error_density(ref).get_figure(),
-            "training.png": gx.pl.training(ref).get_figure(),
-        }
+        density, ax = plt.subplots(figsize=(3.4, 3.1), layout="constrained")
+        gx.pl.error_density(ref, ax=ax)
+        training, ax = plt.subplots(figsize=(3.4, 3.6), layout="constrained")
+        gx.pl.training(ref, ax=ax)
+        figures = {"error_scatter.png": scatter, "error_density.png": density, "training.png": training}
         for name, figure in figures.items():
             figure.savefig(out / name, dpi=200)
             plt.close(figure)
@@ -96,6 +96,7 @@ def fit(
     import gexinfer as gx
 
     with told():
+        check_out(out, ".h5ad", ".zarr")
         if option and len(method) > 1:
             raise ValueError(
                 f"--option {option[0]} is for one method, but --method names {', '.join(method)}; fit them in turn."
@@ -126,6 +127,7 @@ def predict(
     import gexinfer as gx
 
     with told():
+        check_out(out, *([".h5mu"] if output == "mudata" else [".h5ad", ".zarr"]))
         adata = read(path)
         source = None if model is None else gx.io.read_model(model) if model.suffix == ".safetensors" else read(model)
         made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, device=device)  # type: ignore[arg-type]
@@ -144,6 +146,8 @@ def evaluate(
     import gexinfer as gx
 
     with told():
+        if out is not None:
+            check_out(out, ".h5ad", ".zarr")
         adata = read(path)
         table = gx.tl.evaluate(adata)
         show(table)
@@ -194,13 +198,18 @@ def read(path: Path) -> AnnData:
     return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
 
 
+def check_out(path: Path, *suffixes: str) -> None:
+    """Refuse a file that could not be written, before anything is computed for it."""
+    if path.suffix not in suffixes:
+        raise ValueError(f"--out {str(path)!r} must end in {' or '.join(suffixes)}.")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} into.")
+
+
 def write(data: Any, path: Path) -> None:
     """Write an AnnData or a MuData beside its place and move it there, so that no reader sees half of it."""
     from mudata import MuData
 
-    fits = (".h5mu",) if isinstance(data, MuData) else (".h5ad", ".zarr")
-    if path.suffix not in fits:
-        raise ValueError(f"--out {str(path)!r} ends in {path.suffix!r}; this output is written as {' or '.join(fits)}.")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gexinfer-") as folder:
         partial = Path(folder) / path.name
         if isinstance(data, MuData):
@@ -242,7 +251,7 @@ def verdict(table: pd.DataFrame, n_train: int) -> str:
     mae = table["mae"]
     lines = [
         f"Lowest error on cohorts never seen: {table.index[0]}. One split of a few cohorts: a few percent are chance.",
-        f"OLS ({mae['ols']:.3f}; the mean alone has {mae['mean']:.3f}) is nonsense here: it fits 979 coefficients for each "
-        f"gene from {n_train:,} training samples. Do not judge a method against it; ridge is the linear baseline.",
+        f"OLS ({mae['ols']:.3f}; the mean alone has {mae['mean']:.3f}) is nonsense here: it fits 979 coefficients for "
+        f"each gene from {n_train:,} training samples. Do not judge a method against it; ridge is the linear baseline.",
     ]
     return "\n".join(lines)
