@@ -208,6 +208,7 @@ def check_out(path: Path, *suffixes: str) -> None:
 
 def write(data: Any, path: Path) -> None:
     """Write an AnnData or a MuData beside its place and move it there, so that no reader sees half of it."""
+    import anndata as ad
     from mudata import MuData
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gexinfer-") as folder:
@@ -215,7 +216,8 @@ def write(data: Any, path: Path) -> None:
         if isinstance(data, MuData):
             data.write_h5mu(partial)
         elif path.suffix == ".zarr":
-            data.write_zarr(partial)
+            with ad.settings.override(zarr_write_format=3):
+                data.write_zarr(partial)
         else:
             data.write_h5ad(partial, compression="gzip")
         if path.is_dir():

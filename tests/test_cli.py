@@ -1,0 +1,126 @@
+"""The command line as a person uses it: other processes, files in, files out."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from pathlib import Path
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import gexinfer as gx
+from gexinfer.cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_demo(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(["gexinfer", "demo"], cwd=tmp_path, capture_output=True, text=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    # 90 s on 2 cores; in processor time, because other work on the machine must not fail the test.
+    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 2 * 90
+    # Kibibytes, of the largest child so far.
+    assert used.ru_maxrss < 2 * 2**20
+    assert "is nonsense here" in done.stdout
+    for name in ("mean", "ols", "ridge", "knn", "dgex"):
+        assert f"│ {name}" in done.stdout
+
+    out = tmp_path / "gexinfer-demo"
+    assert sorted(p.name for p in out.iterdir()) == [
+        "demo.h5ad",
+        "error_density.png",
+        "error_scatter.png",
+        "evaluation.csv",
+        "training.png",
+    ]
+    table = pd.read_csv(out / "evaluation.csv", index_col=0)
+    adata = ad.read_h5ad(out / "demo.h5ad")
+    pd.testing.assert_frame_equal(adata.uns["gexinfer_evaluation"], table, check_names=False, check_dtype=False)
+    assert (adata.obs.groupby("cohort", observed=True)["split"].nunique() == 1).all()
+    assert table.loc["ridge", "mae"] < table.loc["mean", "mae"] < table.loc["ols", "mae"]
+    assert table.loc["dgex", "mae"] < 1.1 * table.loc["ridge", "mae"]
+
+
+def test_fit_predict_evaluate(small, tmp_path):
+    del small.var["landmark"], small.obs["split"]
+    small.write_h5ad(tmp_path / "ref.h5ad")
+    (tmp_path / "panel.txt").write_text("\n".join(small.var_names[:50]))
+    options = ["--panel", tmp_path / "panel.txt", "--groupby", "cohort"]
+    done = run("fit", tmp_path / "ref.h5ad", "-o", tmp_path / "fit.zarr", "-m", "ridge", "-m", "knn", *options)
+    assert done.exit_code == 0, done.output
+    done = run("predict", tmp_path / "fit.zarr", "-o", tmp_path / "full.h5ad")
+    assert done.exit_code == 0, done.output
+    done = run("evaluate", tmp_path / "full.h5ad", "--csv", tmp_path / "t.csv", "-o", tmp_path / "scored.h5ad")
+    assert done.exit_code == 0, done.output
+    assert "no cohort divided" in done.output
+
+    small.var["landmark"] = np.arange(small.n_vars) < 50
+    gx.pp.split(small, groupby="cohort")
+    for method in ("ridge", "knn"):
+        gx.tl.fit(small, method, progress=False)
+    gx.tl.predict(small, progress=False)
+    table = pd.read_csv(tmp_path / "t.csv", index_col=0)
+    pd.testing.assert_frame_equal(gx.tl.evaluate(small), table, check_names=False, check_dtype=False)
+    assert "gexinfer_mae" in ad.read_h5ad(tmp_path / "scored.h5ad").varm
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "ref.h5ad",
+        "panel.txt",
+        "fit.zarr",
+        "full.h5ad",
+        "t.csv",
+        "scored.h5ad",
+    }
+
+
+def test_predict_a_query_with_a_model_file(fitted, tmp_path):
+    gx.io.write_model(fitted, tmp_path / "ridge.safetensors", key="ridge")
+    query = ad.AnnData(fitted[:, fitted.var["landmark"]].X.copy(), var=fitted.var.loc[fitted.var["landmark"], []])
+    query.write_h5ad(tmp_path / "q.h5ad")
+    model = ["--model", tmp_path / "ridge.safetensors"]
+    done = run("predict", tmp_path / "q.h5ad", "-o", tmp_path / "full.h5ad", "--output", "anndata", *model)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "full.h5ad")[:, fitted.var_names].X, fitted.layers["ridge"])
+    done = run("predict", tmp_path / "q.h5ad", "-o", tmp_path / "full.h5mu", "--output", "mudata", *model)
+    assert done.exit_code == 0, done.output
+    assert list(mudata.read_h5mu(tmp_path / "full.h5mu").mod) == ["measured", "inferred"]
+
+
+def test_options_reach_the_method(small, tmp_path):
+    small.write_h5ad(tmp_path / "ref.h5ad")
+    options = ["--option", "hidden=8", "--option", "epochs=2", "--option", "loss=mse"]
+    assert run("fit", tmp_path / "ref.h5ad", "-o", tmp_path / "fit.h5ad", "-m", "dgex", *options).exit_code == 0
+    params = ad.read_h5ad(tmp_path / "fit.h5ad").uns["dgex"]["params"]
+    assert (params["hidden"], params["epochs"], params["loss"]) == (8, 2, "mse")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["fit", "no.h5ad", "-o", "x.h5ad", "-m", "ridge"], "There is no file 'no.h5ad'"),
+        (["fit", "ref.h5ad", "-o", "x.csv", "-m", "ridge"], "--out 'x.csv' must end in .h5ad or .zarr"),
+        (["fit", "ref.h5ad", "-o", "no/x.h5ad", "-m", "ridge"], "There is no folder"),
+        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "lasagne"], "choose one of mean, ols, ridge"),
+        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "--option", "penalty"], "must be written name=value"),
+        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "-m", "knn", "--option", "k=3"], "is for one method"),
+        (["predict", "ref.h5ad", "-o", "x.h5ad"], "holds no gexinfer model"),
+        (["evaluate", "ref.h5ad"], "holds no gexinfer model"),
+    ],
+)
+def test_errors_are_one_line_and_leave_no_file(small, tmp_path, monkeypatch, arguments, match):
+    monkeypatch.chdir(tmp_path)
+    small.write_h5ad("ref.h5ad")
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert match in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.output
+    assert [p.name for p in Path().iterdir()] == ["ref.h5ad"]

@@ -1,0 +1,102 @@
+"""Figures by their contents: what is drawn, named and limited."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import gexinfer as gx
+
+
+@pytest.fixture
+def evaluated(fitted):
+    gx.tl.evaluate(fitted)
+    yield fitted
+    plt.close("all")
+
+
+def drawn(ax) -> int:
+    """Return the size of the figure as a PNG: it renders."""
+    file = io.BytesIO()
+    ax.figure.savefig(file, format="png")
+    return file.tell()
+
+
+def test_error_scatter(evaluated):
+    ax = gx.pl.error_scatter(evaluated, "ridge", against="knn")
+    points = ax.collections[0].get_offsets()
+    errors = evaluated.varm["gexinfer_mae"].dropna()
+    np.testing.assert_allclose(points, errors[["ridge", "knn"]], rtol=1e-6)
+    above = (errors["knn"] > errors["ridge"]).sum()
+    assert f"{above} of 90 genes ({above / 90:.1%})\nabove the diagonal" in ax.texts[0].get_text()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("MAE of ridge (sd units)", "MAE of knn (sd units)")
+    assert ax.get_xlim()[1] >= errors["ridge"].max()
+    assert ax.get_ylim()[1] >= errors["knn"].max()
+    assert drawn(ax) > 5000
+
+
+def test_error_scatter_against_several(evaluated):
+    axes = gx.pl.error_scatter(evaluated, "dgex", against=["ols", "knn"])
+    assert list(axes) == ["ols", "knn"]
+    assert axes["ols"].get_figure() is axes["knn"].get_figure()
+    _, own = plt.subplots(1, 2)
+    assert list(gx.pl.error_scatter(evaluated, "dgex", against=["ols", "knn"], ax=own).values()) == list(own)
+    with pytest.raises(ValueError, match="2 axes for 1 models"):
+        gx.pl.error_scatter(evaluated, "dgex", against=["ols"], ax=own)
+
+
+def test_error_density(evaluated):
+    ax = gx.pl.error_density(evaluated, ["ridge", "knn"])
+    table = evaluated.uns["gexinfer_evaluation"]["mae"]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [f"{n} ({table[n]:.3f})" for n in table.index if n in ("ridge", "knn")]
+    assert len(gx.pl.error_density(evaluated).lines) == 5
+    for line in ax.lines:
+        x, y = line.get_data()
+        assert np.trapezoid(y, x) == pytest.approx(1, abs=0.1)
+    assert drawn(ax) > 5000
+
+
+def test_training(evaluated):
+    ax = gx.pl.training(evaluated, against=["ridge"])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    ridge = evaluated.uns["ridge"]["params"]["validation_mae"]
+    assert any(label.startswith(f"ridge ({ridge:.3f})") for label in labels)
+    curve = next(line for line in ax.lines if line.get_label().startswith("dgex, validation"))
+    assert len(curve.get_xdata()) == 3
+    assert min(curve.get_ydata()) == pytest.approx(evaluated.uns["dgex"]["params"]["validation_mae"], rel=1e-5)
+    assert drawn(ax) > 5000
+
+
+def test_training_leaves_off_what_would_flatten_the_curves(evaluated):
+    gx.tl.fit(evaluated, "dgex", epochs=30, hidden=64, key_added="trained", progress=False)
+    ax = gx.pl.training(evaluated, "trained", against=["mean", "ridge"])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    mean = evaluated.uns["mean"]["params"]["validation_mae"]
+    assert f"mean ({mean:.3f}), above the axis" in labels
+    assert ax.get_ylim()[1] < mean
+    assert not any("ridge" in label and "above" in label for label in labels)
+
+
+def test_ax_is_drawn_on(evaluated):
+    for function, options in (
+        (gx.pl.error_density, {}),
+        (gx.pl.training, {}),
+        (gx.pl.error_scatter, {"key": "ridge", "against": "ols"}),
+    ):
+        _, ax = plt.subplots()
+        assert function(evaluated, ax=ax, **options) is ax
+
+
+def test_nothing_to_draw(small, evaluated):
+    with pytest.raises(KeyError, match="gexinfer_mae.*gexinfer.tl.predict.*gexinfer.tl.evaluate"):
+        gx.pl.error_density(small)
+    with pytest.raises(KeyError, match="no model 'lasso'; it has 'mean', 'ols'"):
+        gx.pl.error_scatter(evaluated, "ridge", against="lasso")
+    with pytest.raises(ValueError, match=r"None of \['ridge'\] was trained by epochs; run gexinfer.tl.fit"):
+        gx.pl.training(evaluated, "ridge")
+    with pytest.raises(KeyError, match="no gexinfer model 'net'; it holds"):
+        gx.pl.training(evaluated, "net")
