@@ -103,6 +103,7 @@ def test_overlap_on_request(small):
     gx.tl.fit(small, "ridge", targets=both, allow_overlap=True, progress=False)
     gx.tl.predict(small, progress=False)
     assert (small.var["gexinfer_role"][:100] == "inferred").all()
+    assert (gx.tl.evaluate(small)["n_genes"] == 100).all()
 
 
 def test_counts_are_warned_of(small):

@@ -81,6 +81,16 @@ def test_rows_the_model_has_seen_are_no_test_rows(fitted):
         gx.tl.evaluate(fitted)
 
 
+def test_predictions_of_an_earlier_model_are_not_scored(fitted):
+    gx.tl.fit(fitted, "ridge", penalty=1e5, progress=False)
+    with pytest.raises(
+        ValueError, match=r"layers\['ridge'\] does not hold what adata.uns\['ridge'\] predicts.*key='ridge'"
+    ):
+        gx.tl.evaluate(fitted)
+    gx.tl.predict(fitted, key="ridge", progress=False)
+    gx.tl.evaluate(fitted)
+
+
 def test_blocks_do_not_change_the_result(fitted, monkeypatch):
     import gexinfer.tl._evaluate as module
 

@@ -13,6 +13,8 @@ from gexinfer.engine.blocks import Indices, dense, in_row_order, row_slices
 from gexinfer.tl._values import refuse_not_finite, where_from
 
 BASELINES = ("ols", "ridge")
+# Predictions of this many test rows are made again, to know them for the present model's.
+STALE_ROWS = 5
 
 
 def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.DataFrame:
@@ -54,7 +56,8 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
     KeyError
         There is no model, no split, or no prediction for a model.
     ValueError
-        There are no test rows, the model has seen some of them, or measured values are NaN or inf.
+        There are no test rows, the model has seen some of them, the predictions are not the present model's, or
+        measured values are NaN or inf.
 
     References
     ----------
@@ -74,6 +77,7 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
         raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")
     for name, fitted in models.items():
         refuse_seen(adata, test, fitted, name)
+        refuse_stale(adata, test[:STALE_ROWS], fitted, name)
 
     scores = {name: score(adata, test, fitted, name) for name, fitted in models.items()}
     if not any(fitted.method == "mean" for fitted in models.values()):
@@ -96,6 +100,21 @@ def refuse_seen(adata: AnnData, test: Indices, fitted: FittedModel, name: str) -
         raise ValueError(
             f"{seen:,} of the {len(test):,} rows that adata.obs[{SPLIT!r}] marks as 'test' were training or validation "
             f"rows of {name!r}: the split was changed after the fit. Run gexinfer.tl.fit and gexinfer.tl.predict again."
+        )
+
+
+def refuse_stale(adata: AnnData, rows: Indices, fitted: FittedModel, name: str) -> None:
+    """Refuse to score, under a model's name, what an earlier model of that name predicted."""
+    landmarks, targets = locate(fitted.landmarks, adata.var_names), locate(fitted.targets, adata.var_names)
+    if (landmarks < 0).any() or np.isin(landmarks, targets).any():
+        return  # landmarks were dropped or overwritten since the prediction, so it cannot be made again
+    written = dense(adata.layers[name], rows)
+    away = np.abs(fitted.predict(written[:, landmarks])[:, targets >= 0] - written[:, targets[targets >= 0]])
+    # A hundredth of a standard deviation: far above what another device's rounding does.
+    if not (away / fitted.target_scale.unit[targets >= 0]).mean() < 0.01:
+        raise ValueError(
+            f"adata.layers[{name!r}] does not hold what adata.uns[{name!r}] predicts: the model was fitted again, or "
+            f"the layer changed. Run gexinfer.tl.predict(adata, key={name!r}) first."
         )
 
 

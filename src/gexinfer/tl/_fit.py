@@ -145,7 +145,7 @@ def check_key(adata: AnnData, key: str, layer: str | None) -> None:
     if key in adata.layers and (key not in adata.uns or key == layer):
         raise ValueError(
             f"adata.layers[{key!r}] is there already and is no prediction of a model in uns; predictions under this "
-            "name would overwrite it. Choose another key_added=."
+            "name would overwrite it. Choose another key_added=, or delete the layer."
         )
 
 

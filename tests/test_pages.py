@@ -1,0 +1,56 @@
+"""What the pages tell a newcomer to type works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+
+import gexinfer as gx
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:ols")
+def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    targets = np.flatnonzero(
+        ~bulk_once.var_names.isin(gx.pp.landmarks(bulk_once, copy=True).var.query("landmark").index)
+    )
+    reference = bulk_once[:300].copy()
+    reference = reference[:, np.setdiff1d(np.arange(reference.n_vars), targets[200:])].copy()
+    reference.obs["donor"] = reference.obs["subject"]
+    reference.write_h5ad("reference.h5ad")
+    landmarks = np.setdiff1d(np.arange(bulk_once.n_vars), targets)
+    bulk_once[300:320, landmarks].copy().write_h5ad("query.h5ad")
+
+    names: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", README, re.S)[1], names)
+
+    ref, full = names["ref"], names["full"]
+    assert list(ref.layers) == ["dgex", "ols", "knn"]
+    assert {"dgex", "ols", "knn", "mean"} == set(ref.uns["gexinfer_evaluation"].index)
+    assert full.shape == (20, 978 + 200)
+    assert np.isfinite(full.layers["dgex"]).all()
+
+
+def test_the_table_of_the_readme_has_every_model():
+    for method in ("mean", "ols", "ridge", "knn", "dgex"):
+        assert re.search(rf"^\| {method} \| \d", README, re.M)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_tutorials_run_and_hold_their_outputs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "stored without outputs: run it and save it"
+    assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), "outputs hold a path of a machine"
+    shown = sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    assert shown >= 3
+    assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) == shown
