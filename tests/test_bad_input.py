@@ -43,6 +43,12 @@ def rename_twice(adata):
     adata.var_names = names
 
 
+def name_samples_twice(adata):
+    names = adata.obs_names.to_numpy().copy()
+    names[1] = names[0]
+    adata.obs_names = names
+
+
 def nothing(adata):
     pass
 
@@ -69,6 +75,9 @@ CASES = {
     "no such layer": (nothing, {"layer": "log"}, KeyError, r"adata.layers has no 'log'; it has \[\]"),
     "unknown method": (nothing, {"method": "lasagne"}, ValueError, "choose one of mean, ols, ridge, knn, dgex"),
     "unknown option": (nothing, {"alpha": 1}, TypeError, "alpha=1 is not an option of method='ridge'; it takes penalty"),
+    "infinite penalty": (nothing, {"penalty": np.inf}, ValueError, "penalty=inf must be positive and finite"),
+    "key of the mean predictor": (nothing, {"key_added": "mean"}, ValueError, "key_added='mean' is kept for the mean"),
+    "duplicate samples": (name_samples_twice, {}, ValueError, "adata.obs_names holds 1 names more than once: '.*make_unique"),
     "bad penalty": (nothing, {"penalty": -1.0}, ValueError, "penalty=-1.0 must be positive"),
     "key of something else": (lambda a: a.uns.__setitem__("pca", {}), {"key_added": "pca"}, ValueError, r"uns\['pca'\] holds something"),
     "key of a data layer": (lambda a: a.layers.__setitem__("raw", a.X), {"key_added": "raw"}, ValueError, r"layers\['raw'\] is there already"),
@@ -76,7 +85,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.filterwarnings("ignore:(Variable|Observation) names are not unique")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 def test_fit_refuses_and_changes_nothing(small, name, form):
@@ -135,6 +144,18 @@ def test_predict_refuses_nan_and_writes_nothing(fitted):
 def test_predict_refuses_options(fitted, options, error, match):
     with pytest.raises(error, match=match):
         gx.tl.predict(fitted, progress=False, **options)
+
+
+@pytest.mark.parametrize("key", ["log", "counts"])
+def test_predict_never_overwrites_measured_values(small, fitted, key):
+    model = gx.io.read_model(fitted, key="ridge")
+    small.layers["log"], small.layers["counts"] = small.X.copy(), small.X.copy()
+    with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already and is no prediction"):
+        gx.tl.predict(small, model=model, key=key, progress=False)
+    gx.tl.predict(small, model=model, progress=False)
+    gx.tl.predict(small, model=model, progress=False)
+    with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already and is no prediction"):
+        gx.tl.predict(small, model=model, key=key, layer=key, progress=False)
 
 
 def test_predict_without_a_model_says_that_concat_drops_it(small):

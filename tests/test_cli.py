@@ -106,7 +106,7 @@ def test_options_reach_the_method(small, tmp_path):
     ("arguments", "match"),
     [
         (["fit", "no.h5ad", "-o", "x.h5ad", "-m", "ridge"], "There is no file 'no.h5ad'"),
-        (["fit", "ref.h5ad", "-o", "x.csv", "-m", "ridge"], "--out 'x.csv' must end in .h5ad or .zarr"),
+        (["fit", "ref.h5ad", "-o", "x.csv", "-m", "ridge"], "'x.csv' must end in .h5ad or .zarr"),
         (["fit", "ref.h5ad", "-o", "no/x.h5ad", "-m", "ridge"], "There is no folder"),
         (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "lasagne"], "choose one of mean, ols, ridge"),
         (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "--option", "penalty"], "must be written name=value"),

@@ -36,9 +36,7 @@ def test_the_record_says_that_it_holds_samples(fitted):
     assert fitted.uns["ridge"]["params"]["holds_training_samples"] is False
 
 
-@pytest.mark.parametrize(
-    ("k", "match"), [(0, "k=0 must be"), (2.5, "k=2.5 must be"), (1000, "more than the 168 training")]
-)
+@pytest.mark.parametrize(("k", "match"), [(0, "k=0 must be"), (1000, "more than the 168 training")])
 def test_impossible_k(small, k, match):
     with pytest.raises(ValueError, match=match):
         gx.tl.fit(small, "knn", k=k, progress=False)

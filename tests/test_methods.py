@@ -98,6 +98,28 @@ def test_a_sample_s_result_does_not_depend_on_its_neighbours(fitted_once, method
     np.testing.assert_array_equal(full[:, fitted_once.var_names].X, fitted_once.layers[method][rows])
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "match"),
+    [
+        ("dgex", {"hidden": 10.5}, "hidden=10.5 must be a whole number"),
+        ("dgex", {"hidden": True}, "hidden=True must be a whole number"),
+        ("dgex", {"dropout": "a"}, "dropout='a' must be a number"),
+        ("dgex", {"layer_norm": "no"}, "layer_norm='no' must be True or False"),
+        ("knn", {"k": 2.5}, "k=2.5 must be a whole number"),
+        ("ridge", {"penalty": "x"}, "penalty='x' must be a number"),
+    ],
+)
+def test_an_option_of_the_wrong_type_says_which_is_right(small, method, options, match):
+    with pytest.raises(TypeError, match=match):
+        gx.tl.fit(small, method, progress=False, **options)
+
+
+def test_numpy_scalars_are_numbers(small):
+    gx.tl.fit(small, "ridge", penalty=np.float32(2), progress=False)
+    gx.tl.fit(small, "knn", k=np.int64(3), progress=False)
+    assert (small.uns["ridge"]["params"]["penalty"], small.uns["knn"]["params"]["k"]) == (2, 3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_option_names_those_there_are(small, method):
     with pytest.raises(TypeError, match=f"alpha=1 is not an option of method='{method}'; it takes "):

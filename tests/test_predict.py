@@ -50,6 +50,8 @@ def test_all_models_or_those_named(small, fitted):
     assert sorted(small.layers) == ["mean", "ridge"]
     with pytest.raises(KeyError, match="no gexinfer model 'rigde'; it holds 'ridge', 'mean'"):
         gx.tl.predict(small, key="rigde", progress=False)
+    with pytest.raises(KeyError, match=r"no gexinfer model \[\]; it holds"):
+        gx.tl.predict(small, key=[], progress=False)
 
 
 def test_key_added_names_record_and_layer(small):

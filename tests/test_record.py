@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gexinfer as gx
-from gexinfer._record import from_bytes, from_uns, stored_length, to_bytes, to_uns
+from gexinfer._record import digest, from_bytes, from_uns, stored_length, to_bytes, to_uns
 from gexinfer.methods import METHODS
 
 
@@ -174,6 +174,18 @@ def test_a_newer_schema_says_what_to_do(fitted):
         ValueError, match=r"gexinfer 7.0 in record schema 99; .* reads schemas up to 1. Run pip install --up"
     ):
         from_bytes(newer, "uns")
+
+
+def test_a_record_with_an_option_of_the_future_says_what_to_do(fitted):
+    data = to_bytes(gx.io.read_model(fitted, key="ridge"))
+    head = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["gexinfer"])
+    arrays = safetensors.numpy.load(data)
+    head["config"]["per_gene"] = True
+    head["digest"] = digest(head, arrays)
+    with pytest.raises(
+        ValueError, match="uns was written by gexinfer .* per_gene=True is not an option .*pip install --up"
+    ):
+        from_bytes(safetensors.numpy.save(arrays, {"gexinfer": json.dumps(head)}), "uns")
 
 
 def test_only_the_state_is_trusted(fitted):

@@ -144,7 +144,7 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
     try:
         head_length = int.from_bytes(data[:8], "little")
         head = json.loads(json.loads(data[8 : 8 + head_length])["__metadata__"]["gexinfer"])
-        schema, writer = head["schema"], head["provenance"]["gexinfer"]
+        schema, writer = int(head["schema"]), head["provenance"]["gexinfer"]
     except (ValueError, KeyError, TypeError) as error:
         damaged(where, f"its header cannot be read ({type(error).__name__})")
     if schema > SCHEMA:
@@ -158,10 +158,17 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
         damaged(where, str(error))
     if digest(head, arrays) != head["digest"]:
         damaged(where, "its contents do not match its checksum")
-    method = get_method(head["method"])
+    try:
+        method = get_method(head["method"])
+        config = configure(method, head["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where} was written by gexinfer {writer}, and gexinfer {version('gexinfer')} does not know all of it: "
+            f"{error} Run pip install --upgrade gexinfer."
+        ) from error
     return FittedModel(
         method=method.name,
-        config=configure(method, head["config"]),
+        config=config,
         model=Model({n.removeprefix("model."): a for n, a in arrays.items() if n.startswith("model.")}, head["notes"]),
         landmarks=tuple(head["landmarks"]),
         targets=tuple(head["targets"]),
@@ -210,7 +217,7 @@ def stored_length(padded: bytes) -> int:
 
 def is_record(entry: Any) -> bool:
     """Whether an entry of `uns` is a model."""
-    return isinstance(entry, Mapping) and "state" in entry and "params" in entry and "method" in entry["params"]
+    return isinstance(entry, Mapping) and "state" in entry and isinstance(entry.get("params"), Mapping)
 
 
 def records(adata: AnnData, key: str | Iterable[str] | None = None) -> dict[str, FittedModel]:
@@ -222,7 +229,7 @@ def records(adata: AnnData, key: str | Iterable[str] | None = None) -> dict[str,
             "anndata.concat drops uns: pass it uns_merge='same', or name the object that has the model with model=."
         )
     wanted = there if key is None else [key] if isinstance(key, str) else list(key)
-    lacking = [name for name in wanted if name not in there]
-    if lacking:
-        raise KeyError(f"adata.uns holds no gexinfer model {listed(lacking)}; it holds {listed(there, 20)}.")
+    absent = [name for name in wanted if name not in there]
+    if absent or not wanted:
+        raise KeyError(f"adata.uns holds no gexinfer model {listed(absent) or key!r}; it holds {listed(there, 20)}.")
     return {name: from_uns(adata.uns[name], f"adata.uns[{name!r}]") for name in wanted}

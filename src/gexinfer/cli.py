@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -23,8 +22,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console()
 
 Input = Annotated[Path, typer.Argument(help="Input, .h5ad or .zarr.")]
-Output = Annotated[Path, typer.Option("--out", "-o", help="Output, .h5ad or .zarr; replaced in one step.")]
+Output = Annotated[Path, typer.Option("--out", "-o", help="Output, .h5ad or .zarr; written whole or not at all.")]
 Layer = Annotated[str | None, typer.Option(help="Layer with the values; X where not given.")]
+FittedLayer = Annotated[
+    str | None, typer.Option(help="Layer with the landmarks; where not given, that of the fit, else X.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the split and of the training.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or any torch device.")]
 
@@ -114,13 +116,16 @@ def fit(
 @app.command()
 def predict(
     path: Input,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output, .h5ad, .zarr or .h5mu; replaced in one step.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Output, .h5ad, .zarr, or .h5mu for mudata; written whole or not at all."),
+    ],
     model: Annotated[
         Path | None, typer.Option(help="Fitted .h5ad, .zarr or .safetensors; the input itself where not given.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="Name of the model; all where not given.")] = None,
     output: Annotated[str, typer.Option(help="layer, anndata or mudata.")] = "layer",
-    layer: Layer = None,
+    layer: FittedLayer = None,
     device: Device = "auto",
 ) -> None:
     """Infer target genes from landmark genes."""
@@ -148,6 +153,8 @@ def evaluate(
     with told():
         if out is not None:
             check_out(out, ".h5ad", ".zarr")
+        if csv is not None:
+            check_out(csv, ".csv")
         adata = read(path)
         table = gx.tl.evaluate(adata)
         show(table)
@@ -201,7 +208,7 @@ def read(path: Path) -> AnnData:
 def check_out(path: Path, *suffixes: str) -> None:
     """Refuse a file that could not be written, before anything is computed for it."""
     if path.suffix not in suffixes:
-        raise ValueError(f"--out {str(path)!r} must end in {' or '.join(suffixes)}.")
+        raise ValueError(f"{str(path)!r} must end in {' or '.join(suffixes)}.")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} into.")
 
@@ -221,7 +228,8 @@ def write(data: Any, path: Path) -> None:
         else:
             data.write_h5ad(partial, compression="gzip")
         if path.is_dir():
-            shutil.rmtree(path)
+            # A folder cannot be replaced, so the old one steps aside and goes with the temporary folder.
+            path.rename(Path(folder) / "old")
         partial.replace(path)
 
 

@@ -16,8 +16,8 @@ def bulk() -> ad.AnnData:
     Returns
     -------
     `X` is float32, log2(counts per million + 1), kept to the 11 significant bits of float16. `obs` has cohort, tissue,
-    subject, source and pipeline; `var` has symbol, ensembl and entrez, and symbols as names; `uns["origin"]` says where
-    it comes from.
+    subject, source and pipeline; 59 subjects are in more than one cohort. `var` has symbol, ensembl and entrez, and
+    symbols as names; `uns["origin"]` says where it comes from.
 
     References
     ----------

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
 from rich.console import Console
@@ -21,7 +22,7 @@ class Advance(Protocol):
 
 
 def say(line: str) -> None:
-    """Tell the caller something: through logging where that is set up, else as a line on stderr."""
+    """Tell the caller something: through logging where that is set up, else as a line on stderr or in the notebook."""
     if logger.level == logging.NOTSET and not logger.hasHandlers():
         Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
     else:
@@ -32,7 +33,8 @@ def say(line: str) -> None:
 def steps(title: str, total: int, *, show: bool) -> Iterator[Advance]:
     """Give a function that moves a bar; where there is no screen, the last text becomes one line."""
     console = Console(stderr=True)
-    live = show and (console.is_terminal or console.is_jupyter)
+    # rich draws its bar in a notebook with ipywidgets, or not at all.
+    live = show and (find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal)
     started, last = time.perf_counter(), ""
     bar = Progress(
         SpinnerColumn(),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -53,12 +53,30 @@ class Method:
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:
     """Return the method's config for the user's options, or say which options there are."""
-    known = [f.name for f in fields(method.config)]
+    kinds = get_type_hints(method.config)
+    plain = {}
     for name, value in options.items():
-        if name not in known:
-            there = f"it takes {', '.join(known)}" if known else "it takes no options"
+        if name not in kinds:
+            there = f"it takes {', '.join(kinds)}" if kinds else "it takes no options"
             raise TypeError(f"{name}={value!r} is not an option of method={method.name!r}; {there}.")
-    return method.config(**options)
+        # A numpy scalar is a number to its user, but no part of a record.
+        plain[name] = value.item() if isinstance(value, np.generic) else value
+        check_option(name, plain[name], kinds[name])
+    return method.config(**plain)
+
+
+def check_option(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value that is not of the option's kind: one of some words, a number, a yes or no."""
+    if get_origin(kind) is Literal:
+        if value is not None and value not in get_args(kind):
+            raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(get_args(kind))}.")
+        return
+    kinds = {k for k in (get_args(kind) or (kind,)) if k is not type(None)}
+    accepted = kinds | ({int} if float in kinds else set())
+    if value is not None and type(value) not in accepted:
+        (wanted,) = kinds
+        words = {int: "a whole number", float: "a number", bool: "True or False"}
+        raise TypeError(f"{name}={value!r} must be {words[wanted]}.")
 
 
 def mean_absolute_error(predicted: Float, measured: Float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Literal
 
 import torch
@@ -71,28 +71,19 @@ class DGEX:
     learning_rate: float = by_recipe()
 
     def __post_init__(self) -> None:
-        check_choice("recipe", self.recipe, RECIPES)
         recipe = {"learning_rate": 5e-4 if self.layers == 1 else 3e-4} | RECIPES[self.recipe]
         for option in fields(self):
             if getattr(self, option.name) is None:
                 object.__setattr__(self, option.name, recipe[option.name])
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("loss", self.loss, LOSSES)
         for name in ("layers", "hidden", "epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout!r} must be at least 0 and below 1.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < inf:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be positive.")
-        if not self.input_noise >= 0:
+        if not 0 <= self.input_noise < inf:
             raise ValueError(f"input_noise={self.input_noise!r} must not be negative.")
-
-
-def check_choice(option: str, value: Any, choices: Mapping[str, Any]) -> None:
-    if value not in choices:
-        raise ValueError(f"{option}={value!r} is not known; choose one of {', '.join(choices)}.")
 
 
 class Perceptron:

@@ -22,8 +22,8 @@ class KNN:
     k: int | None = None
 
     def __post_init__(self) -> None:
-        if self.k is not None and not (isinstance(self.k, int) and self.k >= 1):
-            raise ValueError(f"k={self.k!r} must be a whole number of at least 1, or None to choose it.")
+        if self.k is not None and self.k < 1:
+            raise ValueError(f"k={self.k!r} must be at least 1, or None to choose it.")
 
 
 def search(landmarks: Float) -> NearestNeighbors:

@@ -22,9 +22,9 @@ class Ridge:
     penalty: float | None = None
 
     def __post_init__(self) -> None:
-        if self.penalty is not None and not self.penalty > 0:
+        if self.penalty is not None and not 0 < self.penalty < np.inf:
             raise ValueError(
-                f"penalty={self.penalty!r} must be positive, or None to choose it. Without one: method='ols'."
+                f"penalty={self.penalty!r} must be positive and finite, or None to choose it. For none, method='ols'."
             )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
@@ -29,7 +30,8 @@ def error_scatter(
 
     Returns
     -------
-    The axes for one name, a dict of axes by name for several.
+    The axes for one name, a dict of axes by name for several. Genes with errors far beyond the others' are off the
+    axes; the text counts them.
 
     Raises
     ------
@@ -52,19 +54,21 @@ def error_scatter(
         both = errors[[key, other]].dropna()
         x, y = both.iloc[:, 0], both.iloc[:, 1]
         above = int((y > x).sum())
-        low, high = both.to_numpy().min(), both.to_numpy().max()
-        margin = 0.04 * (high - low)
+        low, ends = both.to_numpy().min(), [end(values) for values in (x, y)]
+        margin = 0.04 * (max(ends) - low)
+        outside = int(((x > ends[0]) | (y > ends[1])).sum())
+        note = f"{above:,} of {len(both):,} genes ({above / len(both):.1%})\nabove the diagonal"
+        note += f"\n({outside:,} beyond the axes)" if outside else ""
         one.scatter(x, y, s=5, alpha=0.5, linewidths=0, color=colours(1)[0], rasterized=True)
         one.axline((low, low), slope=1, color="0.3", linewidth=0.8)
-        one.set_xlim(max(low - margin, 0), x.max() + margin)
-        one.set_ylim(max(low - margin, 0), y.max() + margin)
-        one.text(
-            0.03,
-            0.97,
-            f"{above:,} of {len(both):,} genes ({above / len(both):.1%})\nabove the diagonal",
-            transform=one.transAxes,
-            va="top",
-            fontsize=FONT,
-        )
+        one.set_xlim(max(low - margin, 0), ends[0] + margin)
+        one.set_ylim(max(low - margin, 0), ends[1] + margin)
+        one.text(0.03, 0.97, note, transform=one.transAxes, va="top", fontsize=FONT)
         dress(one, f"MAE of {key} (sd units)", f"MAE of {other} (sd units)")
     return axes[0] if isinstance(against, str) else drawn
+
+
+def end(values: pd.Series) -> float:
+    """Return where an axis ends: at the largest error, unless a few genes would press all others into a corner."""
+    common, largest = float(values.quantile(0.995)), float(values.max())
+    return common if largest > 1.5 * common else largest

@@ -52,7 +52,7 @@ def training(
     curves = {name: errors for name in wanted if (errors := history(models[name]))}
     if not curves:
         raise ValueError(f"None of {wanted} was trained by epochs; run gexinfer.tl.fit(adata, method='dgex') first.")
-    lines = [name for name in lines if history(models[name]) is None]
+    lines = [name for name in lines if name not in curves and "validation_mae" in models[name].model.notes]
     ax = new_axes()[0] if ax is None else ax
 
     for (name, (train, validation)), colour in zip(curves.items(), colours(len(curves)), strict=True):

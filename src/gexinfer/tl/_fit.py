@@ -88,7 +88,7 @@ def fit(
         `var["landmark"]` is not bool, or the method has no such option.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
-        split, fewer than 10 training rows, or an unknown method.
+        split, fewer than 10 training rows, duplicate sample names, or an unknown method.
 
     Warns
     -----
@@ -102,7 +102,7 @@ def fit(
     chosen = get_method(method)
     config = configure(chosen, options)
     key = chosen.name if key_added is None else key_added
-    check_key(adata, key, layer)
+    check_key(adata, key, chosen, layer)
     train, validation = resolve_rows(adata, layer, targets, allow_overlap, chosen)
     scale, values = look(adata, layer, train, validation)
 
@@ -136,8 +136,10 @@ def fit(
     return adata if copy else None
 
 
-def check_key(adata: AnnData, key: str, layer: str | None) -> None:
+def check_key(adata: AnnData, key: str, method: Method, layer: str | None) -> None:
     """Refuse a name that would overwrite what is no model, or the values a model learns from."""
+    if key == "mean" and method.name != "mean":
+        raise ValueError("key_added='mean' is kept for the mean predictor, which is in every table; choose another.")
     if not isinstance(key, str) or not key or "/" in key:
         raise ValueError(f"key_added={key!r} must be a name without '/', because it names a slot in the file.")
     if key in adata.uns and not is_record(adata.uns[key]):
@@ -154,6 +156,12 @@ def resolve_rows(
 ) -> tuple[Rows, Rows]:
     """Return the training and the validation rows of landmarks and targets, or say what is wrong with them."""
     check_unique(adata)
+    if not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()].unique()
+        raise ValueError(
+            f"adata.obs_names holds {len(twice):,} names more than once: {listed(twice)}. Test rows are told from "
+            "training rows by name: run adata.obs_names_make_unique() first."
+        )
     landmarks = landmark_places(adata)
     wanted = target_places(adata, targets, landmarks, allow_overlap)
     train, validation = split_rows(adata, "train"), split_rows(adata, "validation")

@@ -12,7 +12,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import PREDICT_ROWS, FittedModel, records
+from gexinfer._record import PREDICT_ROWS, FittedModel, is_record, records
 from gexinfer._slots import ROLE, ROLES, check_unique, matrix
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
 from gexinfer.engine.report import Advance, say, steps
@@ -74,7 +74,7 @@ def predict(
         There is no model, none of that key, or a layer is missing.
     ValueError
         Landmarks are missing or hold NaN or inf, gene names are duplicated, targets are missing for `output="layer"`,
-        or the model is damaged or of a newer version.
+        a layer of that name holds something else, or the model is damaged or of a newer version.
 
     Warns
     -----
@@ -87,6 +87,7 @@ def predict(
     check_unique(adata)
     if output == "layer":
         check_targets(adata, models)
+        check_layers(adata, models, layer)
     inferred = {}
     with steps("predict", adata.n_obs * len(models), show=progress) as advance:
         for name, fitted in models.items():
@@ -125,6 +126,17 @@ def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
             raise ValueError(
                 f"adata lacks {len(absent):,} of the {len(fitted.targets):,} targets of {name!r}: {listed(absent)}. A "
                 "layer cannot hold them: pass output='anndata' or output='mudata' to get a new object with all of them."
+            )
+
+
+def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str | None) -> None:
+    """Refuse to overwrite measured values with inferred ones."""
+    for name, fitted in models.items():
+        never_predicted = ROLE not in adata.var and not is_record(adata.uns.get(name))
+        if name in adata.layers and (never_predicted or name == layer_of(adata, fitted, layer)):
+            raise ValueError(
+                f"adata.layers[{name!r}] is there already and is no prediction. Give the model another name, with "
+                "key_added= in gexinfer.tl.fit or key= for a model from a file, or delete the layer."
             )
 
 
