@@ -231,5 +231,7 @@ def records(adata: AnnData, key: str | Iterable[str] | None = None) -> dict[str,
     wanted = there if key is None else [key] if isinstance(key, str) else list(key)
     absent = [name for name in wanted if name not in there]
     if absent or not wanted:
-        raise KeyError(f"adata.uns holds no gexinfer model {listed(absent) or repr(key)}; it holds {listed(there, 20)}.")
+        raise KeyError(
+            f"adata.uns holds no gexinfer model {listed(absent) or repr(key)}; it holds {listed(there, 20)}."
+        )
     return {name: from_uns(adata.uns[name], f"adata.uns[{name!r}]") for name in wanted}
