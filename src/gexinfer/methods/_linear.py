@@ -38,7 +38,7 @@ class Spectrum:
 
 
 def predict(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:
-    # No intercept: both sides are centred on the training rows. Summed in float64, because over a thousand landmarks with
+    # No intercept: both sides are centred on the training rows. Summed in float64: over a thousand landmarks with
     # a weak penalty float32 strays by more than 1e-5 standard deviations from the exact solution.
     coefficients = model.arrays["coefficients"].astype(np.float64)
     for x in blocks:
