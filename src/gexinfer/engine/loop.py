@@ -68,7 +68,7 @@ def train(
     errors: list[tuple[float, float]] = []
     best_error, best_epoch = np.inf, 0
 
-    with steps(title, epochs, show=progress) as advance:
+    with steps(f"{title} epoch", epochs, show=progress) as advance:
         started = perf_counter()
         for epoch in range(1, epochs + 1):
             for picks in torch.randperm(len(X), generator=generator, device=device).split(batch_size):
@@ -92,11 +92,7 @@ def train(
                 best_error, best_epoch = validation_mae, epoch
                 best = {name: p.detach().clone() for name, p in network.parameters.items()}
             speed = epoch * len(X) / (perf_counter() - started)
-            advance(
-                1,
-                f"epoch {epoch}, MAE train {train_mae:.4f}, validation {validation_mae:.4f} "
-                f"(best {best_error:.4f} in epoch {best_epoch}), {speed:,.0f} samples/s",
-            )
+            advance(1, f"MAE train {train_mae:.4f}, val {validation_mae:.4f}, {speed:,.0f} samples/s")
     history = np.array(errors)
     arrays = {name: p.cpu().numpy() for name, p in best.items()}
     return Trained(arrays, best_epoch, history[:, 0], history[:, 1])

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 logger = logging.getLogger("gexinfer")
 
@@ -37,12 +37,12 @@ def steps(title: str, total: int, *, show: bool) -> Iterator[Advance]:
     live = show and (find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal)
     started, last = time.perf_counter(), ""
     bar = Progress(
-        SpinnerColumn(),
+        # Narrow enough for 80 characters: a wider line would lose its end, the time left.
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=6),
         MofNCompleteColumn(),
         TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         console=console,
         disable=not live,
     )
@@ -56,4 +56,4 @@ def steps(title: str, total: int, *, show: bool) -> Iterator[Advance]:
 
         yield advance
     if show and not live and last:
-        say(f"{title}: {last}, {time.perf_counter() - started:.1f} s")
+        say(f"{title} {bar.tasks[0].completed:,.0f}/{total:,}: {last}, {time.perf_counter() - started:.1f} s")

@@ -112,7 +112,8 @@ def fit(
         error = validation_error(chosen, model, config, task)
         model = Model(model.arrays, {**model.notes, "validation_mae": error})
         if progress:
-            say(f"fit: uns[{key!r}], validation MAE {error:.4f} (in standard deviations)")
+            picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if name != "validation_mae")
+            say(f"fit: uns[{key!r}], validation MAE {error:.4f} standard deviations{picked}")
     n = len(train.landmarks)
     fitted = FittedModel(
         method=chosen.name,
