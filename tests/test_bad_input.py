@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import gexinfer as gx
+from gexinfer.methods import METHODS
 
 
 def var(value):
@@ -76,12 +77,14 @@ CASES = {
     "unknown method": (nothing, {"method": "lasagne"}, ValueError, "choose one of mean, ols, ridge, knn, dgex"),
     "unknown option": (nothing, {"alpha": 1}, TypeError, "alpha=1 is not an option of method='ridge'; it takes penalty"),
     "infinite penalty": (nothing, {"penalty": np.inf}, ValueError, "penalty=inf must be positive and finite"),
-    "key of the mean predictor": (nothing, {"key_added": "mean"}, ValueError, "key_added='mean' is kept for the mean"),
+    "key of the mean predictor": (nothing, {"key_added": "mean"}, ValueError, "'mean' cannot name a 'ridge' model: gexinfer keeps"),
     "duplicate samples": (name_samples_twice, {}, ValueError, "adata.obs_names holds 1 names more than once: '.*make_unique"),
     "bad penalty": (nothing, {"penalty": -1.0}, ValueError, "penalty=-1.0 must be positive"),
     "key of something else": (lambda a: a.uns.__setitem__("pca", {}), {"key_added": "pca"}, ValueError, r"uns\['pca'\] holds something"),
     "key of a data layer": (lambda a: a.layers.__setitem__("raw", a.X), {"key_added": "raw"}, ValueError, r"layers\['raw'\] is there already"),
-    "key with a slash": (nothing, {"key_added": "a/b"}, ValueError, "key_added='a/b'"),
+    "key of a slot": (nothing, {"key_added": "gexinfer_split"}, ValueError, "gexinfer keeps that name for itself"),
+    "key of X": (nothing, {"key_added": "X"}, ValueError, "'X' cannot name"),
+    "key with a slash": (nothing, {"key_added": "a/b"}, ValueError, "'a/b' cannot name a model"),
 }  # fmt: skip
 
 
@@ -104,7 +107,14 @@ def test_fit_refuses_and_changes_nothing(small, name, form):
 def contents(adata):
     """Return all that a caller could find changed."""
     X = adata.X.toarray() if sp.issparse(adata.X) else adata.X
-    return X.tobytes(), adata.obs.to_csv(), adata.var.to_csv(), list(adata.uns), list(adata.layers), list(adata.varm)
+    return (
+        X.tobytes(),
+        adata.obs.to_csv(),
+        adata.var.to_csv(),
+        list(adata.uns),
+        [name for name in adata.layers if name],
+        list(adata.varm),
+    )
 
 
 def test_overlap_on_request(small):
@@ -112,7 +122,7 @@ def test_overlap_on_request(small):
     gx.tl.fit(small, "ridge", targets=both, allow_overlap=True, progress=False)
     gx.tl.predict(small, progress=False)
     assert (small.var["gexinfer_role"][:100] == "inferred").all()
-    assert (gx.tl.evaluate(small)["n_genes"] == 100).all()
+    assert gx.tl.evaluate(small).loc["ridge", "n_genes"] == 100
 
 
 def test_counts_are_warned_of(small):
@@ -122,7 +132,7 @@ def test_counts_are_warned_of(small):
 
 
 def test_predict_refuses_nan_and_writes_nothing(fitted):
-    for layer in list(fitted.layers):
+    for layer in METHODS:
         del fitted.layers[layer]
     landmark = np.flatnonzero(fitted.var["landmark"])[3]
     fitted.X[:2, landmark] = np.nan
@@ -131,7 +141,7 @@ def test_predict_refuses_nan_and_writes_nothing(fitted):
         match=rf"adata.X holds NaN or inf in 1 of 60 genes, over 240 rows: '{fitted.var_names[landmark]}' \(2 rows\)",
     ):
         gx.tl.predict(fitted, progress=False)
-    assert not list(fitted.layers)
+    assert not set(METHODS) & set(fitted.layers)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +160,39 @@ def test_predict_refuses_options(fitted, options, error, match):
 def test_predict_never_overwrites_measured_values(small, fitted, key):
     model = gx.io.read_model(fitted, key="ridge")
     small.layers["log"], small.layers["counts"] = small.X.copy(), small.X.copy()
-    with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already and is no prediction"):
-        gx.tl.predict(small, model=model, key=key, progress=False)
     gx.tl.predict(small, model=model, progress=False)
-    gx.tl.predict(small, model=model, progress=False)
-    with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already and is no prediction"):
-        gx.tl.predict(small, model=model, key=key, layer=key, progress=False)
+    gx.tl.predict(small, model=model, progress=False)  # its own layer it may write again
+    for options in ({}, {"layer": key}):
+        with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already, and gexinfer did not write it"):
+            gx.tl.predict(small, model=model, key=key, progress=False, **options)
+    np.testing.assert_array_equal(small.layers[key], small.X)
+
+
+def test_predict_never_overwrites_a_layer_made_after_the_fit(small):
+    gx.tl.fit(small, "ridge", progress=False)
+    small.layers["ridge"] = small.X.copy()
+    with pytest.raises(ValueError, match=r"layers\['ridge'\] is there already"):
+        gx.tl.predict(small, progress=False)
+
+
+@pytest.mark.parametrize("key", ["a/b", "", "mean", "gexinfer_role"])
+def test_predict_refuses_names_that_would_ruin_a_file_or_a_slot(small, fitted, key):
+    with pytest.raises(ValueError, match="cannot name a"):
+        gx.tl.predict(small, model=gx.io.read_model(fitted, key="ridge"), key=key, progress=False)
+
+
+@pytest.mark.parametrize(
+    "function", [gx.pp.landmarks, gx.pp.split, lambda a: gx.tl.fit(a, "ridge"), gx.tl.predict, gx.tl.evaluate]
+)
+def test_what_is_no_anndata(function):
+    with pytest.raises(TypeError, match="adata is a str; pass an AnnData, e.g. anndata.read_h5ad"):
+        function("ref.h5ad")
+
+
+def test_standardised_values_are_warned_of(small):
+    small.X = (small.X - small.X.mean(0)) / small.X.std(0)
+    with pytest.warns(UserWarning, match="looks standardised gene by gene"):
+        gx.tl.fit(small, "mean", progress=False)
 
 
 def test_predict_without_a_model_says_that_concat_drops_it(small):

@@ -79,7 +79,9 @@ def test_imports_run_downward():
         room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                modules += [f"{node.module}.{a.name}" for a in node.names]
             for module in modules:
                 parts = module.split(".")
                 if parts[0] == "gexinfer" and len(parts) > 1 and room != "__init__":

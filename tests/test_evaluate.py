@@ -29,7 +29,7 @@ def test_every_number_is_the_obvious_one(fitted):
         assert row["mae_sd"] == pytest.approx((mae / unit).std(), rel=1e-5)
         assert row["mae_data"] == pytest.approx(mae.mean(), rel=1e-5)
         assert row["r2"] == pytest.approx(np.median(r2), abs=1e-5)
-        assert (row["n_samples"], row["n_genes"], row["split_by"]) == (36, 90, "sample")
+        assert (row["n_samples"], row["n_genes"], row["split_by"]) == (36, 90, "random")
         if key != "mean":
             r = [pearsonr(y, p).statistic for y, p in zip(Y.T, P.T, strict=True)]
             np.testing.assert_allclose(fitted.varm["gexinfer_pearson"][key][target], r, rtol=1e-4, atol=1e-6)
@@ -60,19 +60,75 @@ def test_the_table_is_kept_and_can_be_written(fitted, tmp_path):
     assert list(back.varm["gexinfer_mae"]) == ["mean", "ols", "ridge", "knn", "dgex"]
 
 
-def test_grouping_is_reported_only_while_it_holds(small):
-    gx.pp.split(small, groupby="cohort", rng=1)
+@pytest.mark.parametrize("column", ["cohort", "sample"])
+def test_grouping_is_reported_only_while_it_holds(small, column):
+    small.obs = small.obs.rename(columns={"cohort": column})
+    gx.pp.split(small, groupby=column, rng=1)
     gx.tl.fit(small, "ridge", progress=False)
     gx.tl.predict(small, progress=False)
-    assert small.uns["ridge"]["params"]["split_by"] == "cohort"
-    assert (gx.tl.evaluate(small)["split_by"] == "cohort").all()
-    test = small.obs_names[small.obs["split"] == "test"]
-    small.obs.loc[test[0], "split"] = np.nan  # a dropped row divides nothing
-    assert (gx.tl.evaluate(small)["split_by"] == "cohort").all()
-    cohort = small.obs.loc[small.obs["split"] == "train", "cohort"].iloc[0]
-    moved = small.obs_names[(small.obs["cohort"] == cohort).to_numpy()][0]
+    assert small.uns["ridge"]["params"]["split_by"] == f"by {column}"
+    assert (gx.tl.evaluate(small)["split_by"] == f"by {column}").all()
+    part = small[::2].copy()
+    part.obs.loc[part.obs_names[part.obs["split"] == "test"][0], "split"] = np.nan  # a dropped row divides nothing
+    assert (gx.tl.evaluate(part)["split_by"] == f"by {column}").all()
+    moved = small.obs_names[small.obs["split"] == "train"][0]
     small.obs.loc[moved, "split"] = "validation"
-    assert (gx.tl.evaluate(small)["split_by"] == "set by hand").all()
+    assert (gx.tl.evaluate(small)["split_by"] == "by hand").all()
+
+
+def test_a_split_by_hand_is_called_so(small):
+    small.obs["split"] = ["train"] * 150 + ["validation"] * 50 + ["test"] * 40
+    gx.tl.fit(small, "ridge", progress=False)
+    assert small.uns["ridge"]["params"]["split_by"] == "by hand"
+
+
+def test_the_mean_is_scored_on_every_gene_that_a_model_infers(small):
+    first = small.var_names[~small.var["landmark"]][:30].tolist()
+    gx.tl.fit(small, "ridge", targets=first, key_added="few", progress=False)
+    gx.tl.fit(small, "ridge", key_added="all", progress=False)
+    gx.tl.predict(small, progress=False)
+    with pytest.warns(UserWarning, match="infer different genes .*'few': 30"):
+        table = gx.tl.evaluate(small)
+    assert table["n_genes"].to_dict() == {"few": 30, "all": 90, "mean": 90}
+
+
+def test_genes_constant_in_training_do_not_enter_the_error(small):
+    gene = np.flatnonzero(~small.var["landmark"])[0]
+    small.X[(small.obs["split"] != "test").to_numpy(), gene] = 0
+    with pytest.warns(UserWarning, match="1 genes are constant"):
+        gx.tl.fit(small, "ridge", progress=False)
+    gx.tl.predict(small, progress=False)
+    table = gx.tl.evaluate(small)
+    assert (table["n_genes"] == 89).all()
+    assert table.loc["ridge", "mae"] < 2
+    assert np.isnan(small.varm["gexinfer_mae"]["ridge"].iloc[gene])
+    assert small.varm["gexinfer_mae_data"]["ridge"].iloc[gene] > 0
+
+
+def test_an_order_by_mae_that_r2_contradicts_is_warned_of(small):
+    # Mostly zeros, as in single cells: answering near zero has the lower MAE, and follows nothing.
+    target = ~small.var["landmark"].to_numpy()
+    noise = np.random.default_rng(1).exponential(1, small.shape)
+    small.X[:, target] = (np.maximum(small.X - np.quantile(small.X, 0.6, axis=0), 0) * noise)[:, target]
+    gx.tl.fit(small, "ridge", progress=False)
+    gx.tl.fit(small, "dgex", epochs=40, hidden=32, progress=False)
+    gx.tl.predict(small, progress=False)
+    with pytest.warns(
+        UserWarning, match="'dgex' has the lowest MAE .* but a median R2 of .* and 'ridge' has .*loss='mse'"
+    ):
+        gx.tl.evaluate(small)
+
+
+def test_predictions_that_are_not_finite_are_refused(fitted):
+    row = np.flatnonzero(fitted.obs["split"] == "test")[7]
+    fitted.layers["ridge"][row] = np.nan
+    with pytest.raises(ValueError, match=r"layers\['ridge'\]"):
+        gx.tl.evaluate(fitted)
+
+
+def test_an_object_without_targets_has_no_truth(fitted):
+    with pytest.raises(ValueError, match="holds none of the 90 targets of 'mean', so there is no truth"):
+        gx.tl.evaluate(fitted[:, fitted.var["landmark"].to_numpy()].copy())
 
 
 def test_rows_the_model_has_seen_are_no_test_rows(fitted):

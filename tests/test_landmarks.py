@@ -101,9 +101,16 @@ def test_almost_no_match_names_both_sides(small):
     pd.testing.assert_frame_equal(small.var, before)
 
 
-def test_row_numbers_are_not_entrez_ids():
-    with pytest.raises(ValueError, match="row numbers 0 to 19,999"):
-        gx.pp.landmarks(made_of([str(i) for i in range(20_000)]))
+@pytest.mark.parametrize("start", [0, 1])
+def test_row_numbers_are_not_entrez_ids(start):
+    with pytest.raises(ValueError, match=f"row numbers {start} to {start + 19_999}, not gene ids"):
+        gx.pp.landmarks(made_of([str(i) for i in range(start, start + 20_000)]))
+
+
+def test_a_handful_by_accident_is_no_match():
+    names = [*PANEL["symbol"][:10], *(f"g{i}" for i in range(20_000))]
+    with pytest.raises(ValueError, match="10 of the 978 landmarks"):
+        gx.pp.landmarks(made_of(names))
 
 
 def test_unknown_panel_and_column_say_what_there_is(small):

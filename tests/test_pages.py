@@ -33,7 +33,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     exec(re.search(r"```python\n(.*?)```", README, re.S)[1], names)
 
     ref, full = names["ref"], names["full"]
-    assert list(ref.layers) == ["dgex", "ols", "knn"]
+    assert {"dgex", "ols", "knn"} <= set(ref.layers)
     assert {"dgex", "ols", "knn", "mean"} == set(ref.uns["gexinfer_evaluation"].index)
     assert full.shape == (20, 978 + 200)
     assert np.isfinite(full.layers["dgex"]).all()

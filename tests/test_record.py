@@ -95,7 +95,7 @@ def test_another_process_reads_it_and_writes_the_same_bytes(fitted, tmp_path):
 def test_shape_of_the_state(fitted):
     state = fitted.uns["ridge"]["state"]
     assert (state.dtype, state.shape[1]) == (np.uint8, 2**20)
-    length = stored_length(state.tobytes())
+    length = stored_length(state.reshape(-1))
     assert not state.reshape(-1)[length:].any()
     # A plain safetensors reader reads it, without this package.
     arrays = safetensors.numpy.load(state.tobytes()[:length])
@@ -106,7 +106,7 @@ def test_file_round_trip(fitted, tmp_path):
     gx.io.write_model(fitted, tmp_path / "ridge.safetensors", key="ridge")
     model = gx.io.read_model(tmp_path / "ridge.safetensors")
     state = fitted.uns["ridge"]["state"].tobytes()
-    assert (tmp_path / "ridge.safetensors").read_bytes() == state[: stored_length(state)]
+    assert (tmp_path / "ridge.safetensors").read_bytes() == state[: stored_length(np.frombuffer(state, np.uint8))]
     np.testing.assert_array_equal(again(fitted, model).layers["ridge"], fitted.layers["ridge"])
     assert list(tmp_path.iterdir()) == [tmp_path / "ridge.safetensors"]
 
@@ -134,8 +134,19 @@ def test_model_predicts_from_an_array(fitted):
     model = gx.io.read_model(fitted, key="ridge")
     X = fitted[:, list(model.landmarks)].X
     np.testing.assert_array_equal(model.predict(X), fitted[:, list(model.targets)].layers["ridge"])
-    with pytest.raises(ValueError, match=r"X has shape \(240, 59\); this model needs \(samples, 60 landmarks\)"):
+    with pytest.raises(
+        ValueError, match=r"X has shape \(240, 59\); this model needs an array of \(samples, 60 landmarks\)"
+    ):
         model.predict(X[:, 1:])
+
+
+def test_any_damage_to_the_header_is_noticed(fitted):
+    whole = to_bytes(gx.io.read_model(fitted, key="mean"))
+    for place in range(8 + int.from_bytes(whole[:8], "little")):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        with pytest.raises(ValueError, match="m is damaged|m was written by gexinfer"):
+            from_bytes(bytes(damaged), "m")
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,8 +154,7 @@ def test_model_predicts_from_an_array(fitted):
 def test_any_flipped_byte_is_noticed(fitted_once, data):
     state = fitted_once.uns["ridge"]["state"].copy()
     flat = state.reshape(-1)
-    place = data.draw(st.integers(0, stored_length(state.tobytes()) - 1))
-    flat[place] ^= data.draw(st.integers(1, 255))
+    flat[data.draw(st.integers(0, stored_length(flat) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(ValueError, match=r"adata.uns\['x'\] is damaged|written by gexinfer"):
         from_uns({"params": {}, "state": state}, "adata.uns['x']")
 
@@ -153,7 +163,7 @@ def test_any_flipped_byte_is_noticed(fitted_once, data):
 @given(data=st.data())
 def test_any_truncation_is_noticed(fitted_once, data):
     state = fitted_once.uns["ridge"]["state"].tobytes()
-    whole = state[: stored_length(state)]
+    whole = state[: stored_length(np.frombuffer(state, np.uint8))]
     with pytest.raises(ValueError, match="m.safetensors is damaged or truncated"):
         from_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))], "m.safetensors")
 
@@ -186,6 +196,21 @@ def test_a_record_with_an_option_of_the_future_says_what_to_do(fitted):
         ValueError, match="uns was written by gexinfer .* per_gene=True is not an option .*pip install --up"
     ):
         from_bytes(safetensors.numpy.save(arrays, {"gexinfer": json.dumps(head)}), "uns")
+
+
+def test_a_truncated_file_is_named(fitted, tmp_path):
+    fitted.write_h5ad(tmp_path / "a.h5ad")
+    whole = (tmp_path / "a.h5ad").read_bytes()
+    (tmp_path / "a.h5ad").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="a.h5ad' cannot be read as .h5ad: .*truncated"):
+        gx.io.read_model(tmp_path / "a.h5ad")
+
+
+def test_an_entry_that_only_looks_like_a_model_is_none(fitted):
+    fitted.uns["other"] = {"params": {"method": "x"}, "state": "done"}
+    gx.tl.predict(fitted, progress=False)
+    with pytest.raises(ValueError, match=r"uns\['other'\] holds something that is no gexinfer model"):
+        gx.tl.fit(fitted, "ridge", key_added="other", progress=False)
 
 
 def test_only_the_state_is_trusted(fitted):

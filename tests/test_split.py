@@ -20,7 +20,7 @@ def test_fractions_by_sample():
     assert gx.pp.split(adata) is None
     assert adata.obs["split"].cat.categories.tolist() == ["train", "validation", "test"]
     assert adata.obs["split"].value_counts().to_dict() == {"train": 800, "validation": 100, "test": 100}
-    assert adata.uns["gexinfer_split"] == {"groupby": "sample"}
+    assert adata.uns["gexinfer_split"]["by"] == "random"
 
 
 def test_same_seed_same_split_and_no_global_seed():

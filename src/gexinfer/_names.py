@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,11 @@ def locate(wanted: Sequence[str], names: pd.Index) -> NDArray[np.intp]:
 def lacking(wanted: Sequence[str], names: pd.Index) -> list[str]:
     """Return the wanted genes that `names` does not hold."""
     return [gene for gene, place in zip(wanted, locate(wanted, names), strict=True) if place < 0]
+
+
+def digests(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Return a 64-bit digest of each text."""
+    return np.frombuffer(b"".join(hashlib.blake2b(t.encode(), digest_size=8).digest() for t in texts), "<u8")
 
 
 def listed(names: Sequence[object], most: int = 5) -> str:

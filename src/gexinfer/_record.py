@@ -16,7 +16,7 @@ import safetensors.numpy
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from gexinfer._names import listed
+from gexinfer._names import digests, listed
 from gexinfer.engine.blocks import Float, Scale, row_slices
 from gexinfer.methods import Model, configure, get_method
 
@@ -26,6 +26,8 @@ PAGE = 2**20
 # Rows are inferred in blocks of exactly this many, so that a sample's result does not depend, in the last bit, on which
 # samples stand beside it: a matrix product rounds differently for different shapes.
 PREDICT_ROWS = 256
+# What reading a damaged header can raise.
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 SCALES = ("landmark_mean", "landmark_sd", "target_mean", "target_sd")
 
 
@@ -48,6 +50,9 @@ class FittedModel:
     provenance: Mapping[str, Any]
     training_rows: NDArray[np.uint64]
 
+    def __repr__(self) -> str:
+        return f"FittedModel({self.method}: {len(self.landmarks):,} landmarks -> {len(self.targets):,} targets)"
+
     @property
     def holds_samples(self) -> bool:
         """Whether the model contains training samples, which identify people."""
@@ -67,9 +72,12 @@ class FittedModel:
         -------
         Target values, (samples, targets), in the order of `targets`, in the same units.
         """
-        X = np.asarray(X)
-        if X.ndim != 2 or X.shape[1] != len(self.landmarks):
-            raise ValueError(f"X has shape {X.shape}; this model needs (samples, {len(self.landmarks):,} landmarks).")
+        if np.ndim(X) != 2 or X.shape[1] != len(self.landmarks):
+            raise ValueError(
+                f"X has shape {np.shape(X)}; this model needs an array of (samples, {len(self.landmarks):,} landmarks)."
+            )
+        if not np.isfinite(X).all():
+            raise ValueError(f"X holds NaN or inf in {(~np.isfinite(X)).any(axis=1).sum():,} of {len(X):,} samples.")
         parts = list(row_slices(len(X), PREDICT_ROWS))
         out = np.empty((len(X), len(self.targets)), np.float32)
         for part, block in zip(parts, self.predict_blocks((X[part] for part in parts), device=device), strict=True):
@@ -104,10 +112,9 @@ class FittedModel:
         }
 
 
-def row_digests(names: pd.Index) -> np.ndarray:
-    """Return sorted 64-bit digests of sample names, by which `evaluate` knows the rows a model has seen."""
-    digests = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
-    return np.sort(np.frombuffer(b"".join(digests), "<u8"))
+def row_digests(names: pd.Index) -> NDArray[np.uint64]:
+    """Return sorted digests of sample names, by which `evaluate` knows the rows a model has seen."""
+    return np.sort(digests(names.astype(str)))
 
 
 def to_bytes(fitted: FittedModel) -> bytes:
@@ -145,7 +152,7 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
         head_length = int.from_bytes(data[:8], "little")
         head = json.loads(json.loads(data[8 : 8 + head_length])["__metadata__"]["gexinfer"])
         schema, writer = int(head["schema"]), head["provenance"]["gexinfer"]
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         damaged(where, f"its header cannot be read ({type(error).__name__})")
     if schema > SCHEMA:
         raise ValueError(
@@ -156,7 +163,7 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
         arrays = safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
         damaged(where, str(error))
-    if digest(head, arrays) != head["digest"]:
+    if digest(head, arrays) != head.get("digest"):
         damaged(where, "its contents do not match its checksum")
     try:
         method = get_method(head["method"])
@@ -198,26 +205,24 @@ def to_uns(fitted: FittedModel) -> dict[str, Any]:
 def from_uns(entry: Any, where: str) -> FittedModel:
     """Return the model in an entry of `uns`. Only its state is read; its params are for people."""
     state = entry["state"]
-    state = np.asarray(state.compute() if hasattr(state, "compute") else state)
-    if state.dtype != np.uint8:
-        damaged(where, f"its state has dtype {state.dtype}, not uint8")
-    padded = state.tobytes()
-    return from_bytes(padded[: stored_length(padded)], where)
+    flat = np.asarray(state.compute() if hasattr(state, "compute") else state).reshape(-1)
+    return from_bytes(flat[: stored_length(flat)].tobytes(), where)
 
 
-def stored_length(padded: bytes) -> int:
-    """Return the length of the safetensors file at the start of `padded`, all of it where its header is unreadable."""
-    head_length = int.from_bytes(padded[:8], "little")
+def stored_length(flat: NDArray[np.uint8]) -> int:
+    """Return the length of the safetensors file at the start of `flat`, all of it where its header is unreadable."""
+    head_length = int.from_bytes(flat[:8].tobytes(), "little")
     try:
-        tensors = json.loads(padded[8 : 8 + head_length])
+        tensors = json.loads(flat[8 : 8 + head_length].tobytes())
         return 8 + head_length + max(tensors[name]["data_offsets"][1] for name in tensors if name != "__metadata__")
-    except (ValueError, KeyError, TypeError):
-        return len(padded)
+    except UNREADABLE:
+        return len(flat)
 
 
 def is_record(entry: Any) -> bool:
     """Whether an entry of `uns` is a model."""
-    return isinstance(entry, Mapping) and "state" in entry and isinstance(entry.get("params"), Mapping)
+    state = entry.get("state") if isinstance(entry, Mapping) else None
+    return getattr(state, "dtype", None) == np.uint8 and getattr(state, "ndim", 0) == 2
 
 
 def records(adata: AnnData, key: str | Iterable[str] | None = None) -> dict[str, FittedModel]:
@@ -225,8 +230,8 @@ def records(adata: AnnData, key: str | Iterable[str] | None = None) -> dict[str,
     there = [name for name, entry in adata.uns.items() if is_record(entry)]
     if not there:
         raise KeyError(
-            "adata.uns holds no gexinfer model. Run gexinfer.tl.fit(adata, method=...) first, or pass model=. "
-            "anndata.concat drops uns: pass it uns_merge='same', or name the object that has the model with model=."
+            "adata.uns holds no gexinfer model. Run gexinfer.tl.fit(adata, method=...) first, or use the model of "
+            "another object: gexinfer.tl.predict(adata, model=ref). anndata.concat drops uns: pass it uns_merge='same'."
         )
     wanted = there if key is None else [key] if isinstance(key, str) else list(key)
     absent = [name for name in wanted if name not in there]

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from gexinfer._names import lacking, listed, locate
+from gexinfer._names import digests, lacking, listed, locate
 from gexinfer.engine.blocks import Indices
 
 LANDMARK = "landmark"
@@ -18,8 +18,11 @@ SPLIT = "split"
 SIDES = ("train", "validation", "test")
 SPLIT_INFO = "gexinfer_split"
 ROLE = "gexinfer_role"
-ROLES = ("landmark", "inferred", "not in model")
+# In rank: a gene that several models treat differently is what the last of these says.
+ROLES = ("not in model", "landmark", "inferred")
 EVALUATION = "gexinfer_evaluation"
+# The layers that predictions were written to: what may be overwritten.
+PREDICTED = "gexinfer_predicted"
 METRICS = ("mae", "mae_data", "pearson", "r2")
 
 
@@ -28,15 +31,49 @@ def metric_slot(metric: str) -> str:
     return f"gexinfer_{metric}"
 
 
+def check_name(key: str, method: str) -> None:
+    """Refuse a model's name that a file cannot hold or that another slot has."""
+    if not isinstance(key, str) or not key or "/" in key:
+        raise ValueError(f"{key!r} cannot name a model: it names slots in a file, so it must be text without '/'.")
+    if key == "X" or key.startswith("gexinfer_") or (key == "mean" and method != "mean"):
+        raise ValueError(
+            f"{key!r} cannot name a {method!r} model: gexinfer keeps that name for itself. Choose another."
+        )
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """Return the names of the layers; newer AnnData lists X among them, as None."""
+    return [name for name in adata.layers if name is not None]
+
+
+def predicted_layers(adata: AnnData) -> set[str]:
+    """Return the layers that hold predictions."""
+    return {str(name) for name in adata.uns.get(PREDICTED, [])} & set(layer_names(adata))
+
+
 def matrix(adata: AnnData, layer: str | None) -> Any:
     """Return `layers[layer]`, or `X` for None and "X"."""
+    there = layer_names(adata)
     if layer is None or layer == "X":
         if adata.X is None:
-            raise ValueError(f"adata.X is None; name one of the layers {list(adata.layers)} with layer=.")
+            raise ValueError(f"adata.X is None; name one of the layers {there} with layer=.")
         return adata.X
-    if layer not in adata.layers:
-        raise KeyError(f"adata.layers has no {layer!r}; it has {list(adata.layers)}. Pass one of these, or layer='X'.")
+    if layer not in there:
+        raise KeyError(f"adata.layers has no {layer!r}; it has {there}. Pass one of these, or layer='X'.")
     return adata.layers[layer]
+
+
+def check_adata(adata: Any) -> None:
+    """Refuse what is no AnnData."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"adata is a {type(adata).__name__}; pass an AnnData, e.g. anndata.read_h5ad(path).")
+
+
+def check_in_memory(adata: Any) -> None:
+    """Refuse what is no AnnData, and one that was read lazily, whose tables are no DataFrames."""
+    check_adata(adata)
+    if not isinstance(adata.obs, pd.DataFrame):
+        raise TypeError("adata was read lazily. Load it first: adata = adata.to_memory().")
 
 
 def check_unique(adata: AnnData) -> None:
@@ -54,7 +91,7 @@ def bool_column(adata: AnnData, column: str, remedy: str) -> NDArray[np.bool_]:
     if column not in adata.var:
         raise KeyError(f"adata.var has no column {column!r}; {remedy}")
     values = adata.var[column]
-    if values.isna().any() or not (pd.api.types.is_bool_dtype(values) or values.map(type).eq(bool).all()):
+    if values.isna().any() or not (pd.api.types.is_bool_dtype(values) or values.map(type).isin([bool, np.bool_]).all()):
         raise TypeError(
             f"adata.var[{column!r}] has dtype {values.dtype} and values like {values.unique()[:3].tolist()}; it must "
             f"be bool without missing values. Convert it, e.g. adata.var[{column!r}] = adata.var[{column!r}] == 1."
@@ -83,13 +120,14 @@ def target_places(adata: AnnData, targets: str | Sequence[str] | None, landmarks
     if isinstance(targets, str):
         places = np.flatnonzero(bool_column(adata, targets, "pass targets= a bool column of var or a list of names."))
     else:
-        absent = lacking(list(targets), adata.var_names)
+        targets = list(targets)
+        absent = lacking(targets, adata.var_names)
         if absent:
             raise KeyError(
                 f"targets names {len(absent):,} genes that adata.var_names does not hold: {listed(absent)}; "
                 f"var_names starts with {listed(adata.var_names, 3)}."
             )
-        places = np.unique(locate(list(targets), adata.var_names))
+        places = np.unique(locate(targets, adata.var_names))
     if len(places) == 0:
         raise ValueError(f"targets={targets!r} selects no gene; leave it out to infer every gene that is no landmark.")
     both = adata.var_names[np.intersect1d(places, landmarks)]
@@ -110,16 +148,28 @@ def split_rows(adata: AnnData, side: str) -> Indices:
     strange = sorted(set(values.dropna().unique()) - set(SIDES), key=str)
     if strange:
         raise ValueError(f"adata.obs[{SPLIT!r}] holds {listed(strange)}; it may hold {', '.join(SIDES)} only; {remedy}")
-    return np.flatnonzero(values == side)
+    return np.flatnonzero((values == side).fillna(False).to_numpy(dtype=bool))
 
 
-def split_grouping(adata: AnnData) -> str:
-    """Return what the present split kept together: checked against `obs`, not taken on trust."""
+def split_digests(adata: AnnData) -> NDArray[np.uint64]:
+    """Return a digest of each sample's name and side, for those that are on one."""
+    sides = adata.obs[SPLIT].astype(object)
+    there = sides.notna().to_numpy()
+    return digests(f"{name} {side}" for name, side in zip(adata.obs_names[there], sides[there], strict=True))
+
+
+def write_split(adata: AnnData, side: NDArray[np.int8], groupby: str | None) -> None:
+    """Write `obs["split"]`, and what is needed to know it again."""
+    adata.obs[SPLIT] = pd.Categorical.from_codes(side, categories=list(SIDES))
+    adata.uns[SPLIT_INFO] = {
+        "by": "random" if groupby is None else f"by {groupby}",
+        "rows": np.sort(split_digests(adata)),
+    }
+
+
+def split_by(adata: AnnData) -> str:
+    """Return how the present split was made: at random, by which groups, or by hand since."""
     info = adata.uns.get(SPLIT_INFO)
-    groupby = str(info["groupby"]) if isinstance(info, Mapping) and "groupby" in info else "set by hand"
-    if groupby in ("sample", "set by hand"):
-        return groupby
-    if groupby not in adata.obs:
-        return "set by hand"
-    sides = adata.obs.dropna(subset=[SPLIT]).groupby(groupby, observed=True)[SPLIT].nunique()
-    return groupby if (sides <= 1).all() else "set by hand"
+    if not isinstance(info, Mapping) or not {"by", "rows"} <= set(info):
+        return "by hand"
+    return str(info["by"]) if np.isin(split_digests(adata), np.asarray(info["rows"])).all() else "by hand"

@@ -57,7 +57,7 @@ def demo(
         gx.tl.predict(ref)
         table = gx.tl.evaluate(ref)
         show(table)
-        console.print(verdict(table, n_train=int((ref.obs["split"] == "train").sum())))
+        console.print(verdict(table, n_train=ref.uns["ols"]["params"]["n_train"]))
 
         out.mkdir(parents=True, exist_ok=True)
         scatter, columns = plt.subplots(1, 2, figsize=(6.8, 3.1), layout="constrained")
@@ -84,8 +84,8 @@ def fit(
         list[str] | None, typer.Option(help="Option of the method, e.g. hidden=3000; may be repeated, for one method.")
     ] = None,
     panel: Annotated[
-        str, typer.Option(help="Landmarks where var['landmark'] is absent: l1000, dgex943, a file.")
-    ] = "l1000",
+        str | None, typer.Option(help="Landmarks where var['landmark'] is absent: l1000 (default), dgex943, a file.")
+    ] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of var with the gene ids of the panel.")] = None,
     groupby: Annotated[
         str | None, typer.Option(help="Column of obs not to divide where obs['split'] is absent.")
@@ -105,9 +105,15 @@ def fit(
             )
         adata = read(path)
         if "landmark" not in adata.var:
-            gx.pp.landmarks(adata, panel=panel, id_column=id_column)
+            gx.pp.landmarks(adata, panel=panel or "l1000", id_column=id_column)
+        elif panel or id_column:
+            raise ValueError(
+                f"{str(path)!r} has var['landmark'] already; leave out --panel and --id-column, or drop it."
+            )
         if "split" not in adata.obs:
             gx.pp.split(adata, groupby=groupby, layer=layer, rng=seed)
+        elif groupby:
+            raise ValueError(f"{str(path)!r} has obs['split'] already; leave out --groupby, or drop that column.")
         for name in method:
             gx.tl.fit(adata, method=name, layer=layer, rng=seed, device=device, **parse(option or []))
         write(adata, out)
@@ -164,13 +170,21 @@ def evaluate(
             write(adata, out)
 
 
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Print a warning of ours; those of other packages are about their code, and no user of a shell can heed them."""
+    if Path(__file__).parent in Path(filename).parents:
+        Console(stderr=True, soft_wrap=True).print(f"warning: {message}", style="yellow", highlight=False, markup=False)
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Print warnings without their source line, and errors that say what to do as one line with exit code 1."""
     screen = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: screen.print(f"warning: {message}", style="yellow")
+        warnings.showwarning = show_warning
         try:
             yield
         except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
@@ -202,7 +216,10 @@ def read(path: Path) -> AnnData:
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if path.suffix not in (".h5ad", ".zarr"):
         raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; .h5ad and .zarr are read.")
-    return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+    try:
+        return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+    except OSError as error:
+        raise OSError(f"{str(path)!r} cannot be read: {error}. It may be truncated or another kind of file.") from error
 
 
 def check_out(path: Path, *suffixes: str) -> None:
@@ -236,7 +253,7 @@ def write(data: Any, path: Path) -> None:
 def show(table: pd.DataFrame) -> None:
     """Print the overall table."""
     n, split_by = table["n_samples"].iloc[0], table["split_by"].iloc[0]
-    held = {"sample": "drawn at random", "set by hand": "a split set by hand"}.get(split_by, f"no {split_by} divided")
+    held = {"random": "drawn at random", "by hand": "chosen by hand"}.get(split_by, f"split {split_by}, none divided")
     grid = Table(
         title=f"Error on {n:,} test samples ({held})",
         caption="MAE: mean over genes, in standard deviations of the training rows; lower is better.",
@@ -252,7 +269,8 @@ def show(table: pd.DataFrame) -> None:
         grid.add_column(title, justify="right")
     for name, row in table.iterrows():
         cells = [f"{row[c]:.1%}" if c.startswith(("gain", "better")) else f"{row[c]:.3f}" for c in columns]
-        grid.add_row(str(name), *("–" if cell in ("nan", "nan%") else cell for cell in cells))
+        own = name == baseline
+        grid.add_row(str(name), *("–" if c == "nan" or own and c.endswith("%") else c for c in cells))
     console.print(grid)
 
 
@@ -260,7 +278,8 @@ def verdict(table: pd.DataFrame, n_train: int) -> str:
     """Say in words what the demo's table shows, the unwelcome part included."""
     mae = table["mae"]
     lines = [
-        f"Lowest error on cohorts never seen: {table.index[0]}. One split of a few cohorts: a few percent are chance.",
+        f"On cohorts never seen {table.index[0]} ({mae.iloc[0]:.3f}) and {table.index[1]} ({mae.iloc[1]:.3f}) are "
+        "best. One split of a few cohorts decides nothing between models a few percent apart; look at R2, too.",
         f"OLS ({mae['ols']:.3f}; the mean alone has {mae['mean']:.3f}) is nonsense here: it fits 979 coefficients for "
         f"each gene from {n_train:,} training samples. Do not judge a method against it; ridge is the linear baseline.",
     ]

@@ -36,7 +36,7 @@ def dense(source: Any, rows: slice | Indices, columns: Indices | None = None) ->
     else:
         block = np.asarray(block)
         block = block if columns is None else block[:, columns]
-    return block.astype(np.float64 if block.dtype in (np.float64, np.int64, np.int32) else np.float32, copy=False)
+    return block.astype(np.result_type(block.dtype, np.float32), copy=False)
 
 
 def row_slices(n: int, size: int = BLOCK_ROWS) -> Iterator[slice]:

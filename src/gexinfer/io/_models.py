@@ -33,7 +33,7 @@ def read_model(source: AnnData | str | os.PathLike[str], *, key: str | None = No
     KeyError
         There is no model, or none of that key.
     ValueError
-        There are several models and no key, or the model is damaged or of a newer version.
+        There are several models and no key, or the file or the model is damaged or of a newer version.
     """
     if isinstance(source, AnnData):
         return only(source, key, "adata")
@@ -41,13 +41,23 @@ def read_model(source: AnnData | str | os.PathLike[str], *, key: str | None = No
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if path.suffix == ".safetensors":
+        if key is not None:
+            raise ValueError(f"{str(path)!r} holds one model without a name; leave out key={key!r}.")
         return from_bytes(path.read_bytes(), str(path))
-    if path.suffix == ".zarr":
-        return only(AnnData(uns=read_elem(zarr.open_group(path, mode="r")["uns"])), key, str(path))
-    if path.suffix == ".h5ad":
-        with h5py.File(path) as file:
-            return only(AnnData(uns=read_elem(file["uns"])), key, str(path))
-    raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; a model is read from .safetensors, .h5ad or .zarr.")
+    if path.suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; a model is read from .safetensors, .h5ad or .zarr.")
+    try:
+        if path.suffix == ".zarr":
+            uns = read_elem(zarr.open_group(path, mode="r")["uns"])
+        else:
+            with h5py.File(path) as file:
+                uns = read_elem(file["uns"])
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read as {path.suffix}: {error}. It may be truncated or another kind of file; "
+            "get it again, or write it with adata.write_h5ad."
+        ) from error
+    return only(AnnData(uns=uns), key, str(path))
 
 
 def only(adata: AnnData, key: str | None, where: str) -> FittedModel:
@@ -82,13 +92,21 @@ def write_model(
 
     Raises
     ------
+    FileNotFoundError
+        There is no such folder.
+    TypeError
+        `model` is neither.
     ValueError
         The path has another ending, or the model holds training samples and `include_samples` was not given.
     """
-    fitted = only(model, key, "adata") if isinstance(model, AnnData) else model
     path = Path(path)
+    if not isinstance(model, AnnData | FittedModel):
+        raise TypeError(f"model is a {type(model).__name__}; pass an AnnData that was fitted, or a FittedModel.")
     if path.suffix != ".safetensors":
         raise ValueError(f"path={str(path)!r} must end in '.safetensors'.")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} into.")
+    fitted = only(model, key, "adata") if isinstance(model, AnnData) else model
     if fitted.holds_samples and not include_samples:
         raise ValueError(
             f"A {fitted.method!r} model holds its {fitted.provenance['n_train']:,} training samples, and expression "

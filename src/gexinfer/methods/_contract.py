@@ -45,8 +45,8 @@ class Method:
     config: type
     fit: Callable[[Task, Any], Model]
     predict: Callable[[Model, Any, Iterable[Float], str], Iterator[Float]]
-    # Validation rows pick something, so there must be some.
-    selects: bool = True
+    # Whether validation rows pick something, so that there must be some.
+    selects: Callable[[Any], bool] = lambda config: True
     # The model is made of training samples: sharing it shares people's expression profiles.
     holds_samples: bool = False
 
@@ -61,19 +61,21 @@ def configure(method: Method, options: Mapping[str, Any]) -> Any:
             raise TypeError(f"{name}={value!r} is not an option of method={method.name!r}; {there}.")
         # A numpy scalar is a number to its user, but no part of a record.
         plain[name] = value.item() if isinstance(value, np.generic) else value
-        check_option(name, plain[name], kinds[name])
+        # None where it is the default says: choose.
+        if plain[name] is not None or getattr(method.config, name, ...) is not None:
+            check_option(name, plain[name], kinds[name])
     return method.config(**plain)
 
 
 def check_option(name: str, value: Any, kind: Any) -> None:
     """Refuse a value that is not of the option's kind: one of some words, a number, a yes or no."""
     if get_origin(kind) is Literal:
-        if value is not None and value not in get_args(kind):
+        if value not in get_args(kind):
             raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(get_args(kind))}.")
         return
     kinds = {k for k in (get_args(kind) or (kind,)) if k is not type(None)}
     accepted = kinds | ({int} if float in kinds else set())
-    if value is not None and type(value) not in accepted:
+    if type(value) not in accepted:
         (wanted,) = kinds
         words = {int: "a whole number", float: "a number", bool: "True or False"}
         raise TypeError(f"{name}={value!r} must be {words[wanted]}.")

@@ -64,4 +64,4 @@ def predict(model: Model, config: KNN, blocks: Iterable[Float], device: str) -> 
         yield total / np.float32(k)
 
 
-METHOD = Method("knn", KNN, fit, predict, holds_samples=True)
+METHOD = Method("knn", KNN, fit, predict, selects=lambda config: config.k is None, holds_samples=True)

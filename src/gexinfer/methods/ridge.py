@@ -47,4 +47,4 @@ def choose_penalty(task: Task, spectrum: Spectrum) -> float:
     return float(penalties[errors.argmin()])
 
 
-METHOD = Method("ridge", Ridge, fit, predict)
+METHOD = Method("ridge", Ridge, fit, predict, selects=lambda config: config.penalty is None)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from gexinfer.pl._style import DASHES, FONT, colours, dress, gene_errors, new_axes
 
 
-def error_density(adata: AnnData, keys: Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
+def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
     """Draw the density of per-gene errors, one curve a model: figure 2 of the D-GEX paper.
 
     Parameters
@@ -44,7 +44,9 @@ def error_density(adata: AnnData, keys: Sequence[str] | None = None, *, ax: Axes
         if values.nunique() < 2:
             continue
         label = f"{name} ({values.mean():.3f})"
-        sns.kdeplot(x=values, ax=ax, color=colour, linestyle=DASHES[i % len(DASHES)], label=label, linewidth=1.3, cut=0)
+        sns.kdeplot(
+            x=values, ax=ax, color=colour, linestyle=DASHES[i % len(DASHES)], label=label, linewidth=1.3, clip=(0, None)
+        )
     ends = np.sort(errors.quantile(0.99).to_numpy())
     ax.set_xlim(0, 1.05 * ends[max(len(ends) - 2, 0)])
     if ax.lines:

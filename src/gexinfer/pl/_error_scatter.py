@@ -6,7 +6,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from gexinfer.pl._style import FONT, colours, dress, gene_errors, new_axes
+from gexinfer.pl._style import FONT, as_names, colours, dress, gene_errors, new_axes
 
 
 def error_scatter(
@@ -38,13 +38,13 @@ def error_scatter(
     KeyError
         A model was not evaluated.
     ValueError
-        There are more or fewer axes than models to compare with.
+        There are more or fewer axes than models to compare with, or two models infer no gene in common.
 
     References
     ----------
     Chen et al., Bioinformatics 2016, 32:1832.
     """
-    others = [against] if isinstance(against, str) else list(against)
+    others = as_names(against)
     errors = gene_errors(adata, [key, *others])
     axes = new_axes(len(others)) if ax is None else [ax] if isinstance(ax, Axes) else list(ax)
     if len(axes) != len(others):
@@ -52,6 +52,8 @@ def error_scatter(
     drawn = dict(zip(others, axes, strict=True))
     for other, one in drawn.items():
         both = errors[[key, other]].dropna()
+        if both.empty:
+            raise ValueError(f"{key!r} and {other!r} infer no gene in common; compare models of the same targets.")
         x, y = both.iloc[:, 0], both.iloc[:, 1]
         above = int((y > x).sum())
         low, ends = both.to_numpy().min(), [end(values) for values in (x, y)]

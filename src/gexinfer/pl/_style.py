@@ -40,13 +40,21 @@ def colours(count: int) -> list[tuple[float, float, float]]:
     return list(sns.color_palette("colorblind", count))
 
 
-def gene_errors(adata: AnnData, keys: Iterable[str] | None) -> pd.DataFrame:
+def as_names(keys: str | Iterable[str]) -> list[str]:
+    """Return names, of which one may stand alone."""
+    names = [keys] if isinstance(keys, str) else list(keys)
+    if not names:
+        raise ValueError("An empty list names no model; name one, or leave it out for all.")
+    return names
+
+
+def gene_errors(adata: AnnData, keys: str | Iterable[str] | None) -> pd.DataFrame:
     """Return the standardised MAE per gene of these models, all where none is named."""
     slot = metric_slot("mae")
     if slot not in adata.varm:
         raise KeyError(f"adata.varm has no {slot!r}; run gexinfer.tl.predict(adata), then gexinfer.tl.evaluate(adata).")
     errors = adata.varm[slot]
-    wanted = list(errors.columns) if keys is None else list(keys)
+    wanted = list(errors.columns) if keys is None else as_names(keys)
     lacking = [key for key in wanted if key not in errors]
     if lacking:
         raise KeyError(

@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, records
-from gexinfer.pl._style import DASHES, FONT, colours, dress, new_axes
+from gexinfer.pl._style import DASHES, FONT, as_names, colours, dress, new_axes
 
 
 def training(
     adata: AnnData,
     keys: str | Sequence[str] | None = None,
     *,
-    against: Sequence[str] | None = None,
+    against: str | Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw error against epoch, with other models as lines: figure 5 of the D-GEX paper.
@@ -44,8 +44,8 @@ def training(
         There is no network among them.
     """
     models = records(adata)
-    wanted = list(models) if keys is None else [keys] if isinstance(keys, str) else list(keys)
-    lines = list(models) if against is None else list(against)
+    wanted = list(models) if keys is None else as_names(keys)
+    lines = list(models) if against is None else as_names(against)
     lacking = [name for name in (*wanted, *lines) if name not in models]
     if lacking:
         raise KeyError(f"adata.uns holds no gexinfer model {listed(lacking)}; it holds {listed(list(models), 20)}.")

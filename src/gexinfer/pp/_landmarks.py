@@ -9,12 +9,12 @@ import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import listed, without_version
-from gexinfer._slots import LANDMARK
+from gexinfer._slots import LANDMARK, check_in_memory
 from gexinfer.engine.report import say
 from gexinfer.pp._panels import Panel, load_panel
 
 # Below this share of the smaller side, what matched did so by accident.
-FEWEST = 0.01
+FEWEST = 0.02
 
 
 def landmarks(
@@ -62,6 +62,7 @@ def landmarks(
     ----------
     Subramanian et al., Cell 2017, 171:1437 (L1000); Chen et al., Bioinformatics 2016, 32:1832 (D-GEX).
     """
+    check_in_memory(adata)
     wanted = load_panel(panel)
     if id_column is not None and id_column not in adata.var:
         raise KeyError(f"adata.var has no column {id_column!r}; it has {listed(adata.var.columns, 20)}.")
@@ -92,9 +93,9 @@ def landmarks(
 
 def match(panel: Panel, names: pd.Index, source: str) -> tuple[np.ndarray, str, list[str]]:
     """Return the place of each landmark (-1: none), the kind of id that found most, and landmarks found twice."""
-    if names.equals(pd.RangeIndex(len(names)).astype(str)):
+    if len(names) > 1 and names.str.isdecimal().all() and (np.diff(names.astype(int)) == 1).all():
         raise ValueError(
-            f"{source} holds row numbers 0 to {len(names) - 1:,}, not gene ids (as Entrez ids they would match by "
+            f"{source} holds row numbers {names[0]} to {names[-1]}, not gene ids (as Entrez ids they would match by "
             f"accident). Set adata.var_names to the gene ids, or name their column with id_column=."
         )
     tries = {"symbol": (panel.symbols, names), "Ensembl id": (panel.ensembl, without_version(names))}

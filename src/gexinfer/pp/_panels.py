@@ -58,7 +58,9 @@ def load_panel(panel: str | Path | Iterable[str]) -> Panel:
 def read_ids(path: Path) -> list[str]:
     """Return the first column of a text file, its header left out."""
     separator = "," if path.suffix == ".csv" else "\t"
-    rows = [line.split(separator) for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
+    rows = [
+        line.split(separator) for line in path.read_text("utf-8-sig").splitlines() if line.strip() and line[0] != "#"
+    ]
     ids = [row[0].strip().strip('"') for row in rows]
     return ids[1:] if ids and ids[0].lower() in HEADERS else ids
 

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import listed
-from gexinfer._slots import SIDES, SPLIT, SPLIT_INFO, matrix
+from gexinfer._slots import SIDES, check_in_memory, matrix, write_split
 from gexinfer.engine.blocks import dense, in_row_order, row_slices
 from gexinfer.engine.report import say
 
@@ -46,7 +46,7 @@ def split(
     Returns
     -------
     None, or the copy. Writes `obs["split"]`, categorical train / validation / test, and `uns["gexinfer_split"]`, what
-    was kept together.
+    was kept together and a digest of each sample's side.
 
     Raises
     ------
@@ -60,6 +60,7 @@ def split(
     UserWarning
         Identical samples fall on two sides.
     """
+    check_in_memory(adata)
     shares = np.asarray(fractions, float)
     if shares.shape != (3,) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
         raise ValueError(f"fractions={fractions!r} must be three shares (train, validation, test) that sum to 1.")
@@ -82,8 +83,7 @@ def split(
     divided = divided_duplicates(matrix(adata, layer), side)
 
     adata = adata.copy() if copy else adata
-    adata.obs[SPLIT] = pd.Categorical.from_codes(side, categories=list(SIDES))
-    adata.uns[SPLIT_INFO] = {"groupby": groupby or "sample"}
+    write_split(adata, side, groupby)
     counts = ", ".join(f"{(side == i).sum():,} {name}" for i, name in enumerate(SIDES))
     say(f"split: {counts} samples" + ("" if groupby is None else f", no {groupby} divided"))
     if divided:
@@ -104,7 +104,6 @@ def assign(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
     if (sizes == 1).all():
         edges = np.rint(np.cumsum(shares)[:2] * len(sizes)).astype(int)
         side[order] = np.digitize(np.arange(len(sizes)), edges)
-        lacking -= np.bincount(side, minlength=3)
     else:
         for group in order:
             side[group] = np.argmax(lacking)

@@ -12,10 +12,14 @@ from gexinfer._names import listed
 from gexinfer._record import FittedModel, is_record, row_digests, to_uns
 from gexinfer._slots import (
     SPLIT,
+    check_in_memory,
+    check_name,
     check_unique,
     landmark_places,
+    layer_names,
     matrix,
-    split_grouping,
+    predicted_layers,
+    split_by,
     split_rows,
     target_places,
 )
@@ -27,6 +31,7 @@ from gexinfer.methods._contract import mean_absolute_error
 from gexinfer.tl._values import profile, refuse_not_finite, where_from
 
 FEWEST_ROWS = 10
+REMEDY = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."
 
 
 def fit(
@@ -93,7 +98,7 @@ def fit(
     Warns
     -----
     UserWarning
-        The values look like raw counts, a gene is constant, or `ols` has too few rows.
+        The values look like raw counts or like standardised ones, a gene is constant, or `ols` has too few rows.
 
     References
     ----------
@@ -102,8 +107,14 @@ def fit(
     chosen = get_method(method)
     config = configure(chosen, options)
     key = chosen.name if key_added is None else key_added
+    check_in_memory(adata)
     check_key(adata, key, chosen, layer)
-    train, validation = resolve_rows(adata, layer, targets, allow_overlap, chosen)
+    train, validation = resolve_rows(adata, layer, targets, allow_overlap)
+    if len(validation) == 0 and chosen.selects(config):
+        raise ValueError(
+            f"adata.obs[{SPLIT!r}] marks no row as 'validation', on which method={method!r} chooses its settings: "
+            f"{REMEDY}"
+        )
     scale, values = look(adata, layer, train, validation)
 
     task = Task(Pairs(train, scale), Pairs(validation, scale), np.random.default_rng(rng), device, progress)
@@ -128,7 +139,7 @@ def fit(
             "gexinfer": version("gexinfer"),
             "n_train": len(train),
             "n_validation": len(validation),
-            "split_by": split_grouping(adata),
+            "split_by": split_by(adata),
         },
         training_rows=row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
     )
@@ -139,21 +150,18 @@ def fit(
 
 def check_key(adata: AnnData, key: str, method: Method, layer: str | None) -> None:
     """Refuse a name that would overwrite what is no model, or the values a model learns from."""
-    if key == "mean" and method.name != "mean":
-        raise ValueError("key_added='mean' is kept for the mean predictor, which is in every table; choose another.")
-    if not isinstance(key, str) or not key or "/" in key:
-        raise ValueError(f"key_added={key!r} must be a name without '/', because it names a slot in the file.")
+    check_name(key, method.name)
     if key in adata.uns and not is_record(adata.uns[key]):
         raise ValueError(f"adata.uns[{key!r}] holds something that is no gexinfer model; choose another key_added=.")
-    if key in adata.layers and (key not in adata.uns or key == layer):
+    if key in layer_names(adata) and (key == layer or key not in predicted_layers(adata)):
         raise ValueError(
-            f"adata.layers[{key!r}] is there already and is no prediction of a model in uns; predictions under this "
-            "name would overwrite it. Choose another key_added=, or delete the layer."
+            f"adata.layers[{key!r}] is there already, and gexinfer did not write it; predictions under this name would "
+            "overwrite it. Choose another key_added=, or delete the layer."
         )
 
 
 def resolve_rows(
-    adata: AnnData, layer: str | None, targets: str | Sequence[str] | None, allow_overlap: bool, method: Method
+    adata: AnnData, layer: str | None, targets: str | Sequence[str] | None, allow_overlap: bool
 ) -> tuple[Rows, Rows]:
     """Return the training and the validation rows of landmarks and targets, or say what is wrong with them."""
     check_unique(adata)
@@ -166,15 +174,9 @@ def resolve_rows(
     landmarks = landmark_places(adata)
     wanted = target_places(adata, targets, landmarks, allow_overlap)
     train, validation = split_rows(adata, "train"), split_rows(adata, "validation")
-    remedy = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."
     if len(train) < FEWEST_ROWS:
         raise ValueError(
-            f"adata.obs[{SPLIT!r}] marks {len(train)} rows as 'train'; at least {FEWEST_ROWS} are needed: {remedy}"
-        )
-    if len(validation) == 0 and method.selects:
-        raise ValueError(
-            f"adata.obs[{SPLIT!r}] marks no row as 'validation', on which method={method.name!r} chooses its settings: "
-            f"{remedy}"
+            f"adata.obs[{SPLIT!r}] marks {len(train)} rows as 'train'; at least {FEWEST_ROWS} are needed: {REMEDY}"
         )
     source = in_row_order(matrix(adata, layer))
     return Rows(source, train, landmarks, wanted), Rows(source, validation, landmarks, wanted)
@@ -192,6 +194,13 @@ def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows) -> tu
             f"{where_from(layer)} looks like raw counts (95 % of the landmarks' values are up to "
             f"{values['quantiles'][-1]:g}). Errors will be those of the few highest genes: normalise and take logs "
             "first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
+            UserWarning,
+            stacklevel=3,
+        )
+    if ((np.abs(moments.scale.mean) < 0.2) & (np.abs(moments.scale.sd - 1) < 0.2)).mean() > 0.9:
+        warnings.warn(
+            f"{where_from(layer)} looks standardised gene by gene. Fit on log values as they are: a model standardises "
+            "them itself, and a single new sample cannot be brought to this scale.",
             UserWarning,
             stacklevel=3,
         )

@@ -12,11 +12,21 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import PREDICT_ROWS, FittedModel, is_record, records
-from gexinfer._slots import ROLE, ROLES, check_unique, matrix
+from gexinfer._record import PREDICT_ROWS, FittedModel, records
+from gexinfer._slots import (
+    PREDICTED,
+    ROLE,
+    ROLES,
+    check_adata,
+    check_name,
+    check_unique,
+    layer_names,
+    matrix,
+    predicted_layers,
+)
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
 from gexinfer.engine.report import Advance, say, steps
-from gexinfer.tl._values import profile, refuse_not_finite, scale_mismatch, where_from
+from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
 
 
 def predict(
@@ -33,7 +43,8 @@ def predict(
     """Infer target genes from landmark genes.
 
     Genes are matched by name, in any order, Ensembl ids with or without their version. Predictions come in the units of
-    the values that were fitted. Rows are read in blocks, so only the result has to fit into memory.
+    the values that were fitted. Rows are read in blocks: beyond the result, samples x genes x 4 bytes for each model,
+    memory holds a few hundred rows.
 
     Parameters
     ----------
@@ -55,7 +66,7 @@ def predict(
     progress
         Show a bar, or a line where there is no screen.
     copy
-        With `output="layer"`, return a changed copy instead of changing `adata`.
+        For `output="layer"`: return a changed copy instead of changing `adata`.
 
     Returns
     -------
@@ -65,8 +76,11 @@ def predict(
         float32, one for each model: landmarks carry their measured value, targets the inferred one, other genes NaN.
     `var["gexinfer_role"]`
         landmark, inferred or not in model; where models differ, inferred if any infers the gene.
+    `uns["gexinfer_predicted"]`
+        Names of the layers that hold predictions: what another `predict` may overwrite.
     `X`
-        Of a new AnnData: the values of the first model. In a MuData `inferred` holds the targets alone.
+        Of a new object: a copy of the layer of the first model in `key`; without `key`, of the model with the lowest
+        error on validation rows. In a MuData, `inferred` holds the targets alone.
 
     Raises
     ------
@@ -83,23 +97,34 @@ def predict(
     """
     if output not in ("layer", "anndata", "mudata"):
         raise ValueError(f"output={output!r} is not known; choose one of 'layer', 'anndata', 'mudata'.")
+    check_adata(adata)
     models = resolve(adata, model, key)
     check_unique(adata)
     if output == "layer":
         check_targets(adata, models)
         check_layers(adata, models, layer)
-    inferred = {}
+        names = adata.var_names
+    else:
+        # MuData keeps what was measured in a modality of its own.
+        genes = [(*([] if output == "mudata" else fitted.landmarks), *fitted.targets) for fitted in models.values()]
+        names = pd.Index(list(dict.fromkeys(gene for part in genes for gene in part)))
+
+    layers = {}
     with steps("predict", adata.n_obs * len(models), show=progress) as advance:
         for name, fitted in models.items():
-            inferred[name] = infer(adata, fitted, name, layer, device, advance)
+            layers[name] = infer(adata, fitted, names, name, layer_of(adata, fitted, layer), device, advance)
         advance(0, f"{', '.join(models)} for {adata.n_obs:,} samples")
     if output == "layer":
         adata = adata.copy() if copy else adata
-        write_layers(adata, models, inferred, layer)
+        write_predictions(adata, models, layers)
         return adata if copy else None
-    if output == "anndata":
-        return whole(adata, models, inferred, layer)
-    return measured_and_inferred(adata, models, inferred)
+
+    values = first_layer(models, key)
+    if len(models) > 1:
+        say(f"predict: X holds {values!r}" + ("" if key is not None else ", the best on validation rows"))
+    made = AnnData(X=layers[values].copy(), obs=in_memory(adata).obs.copy(), var=pd.DataFrame(index=names))
+    write_predictions(made, models, layers)
+    return made if output == "anndata" else measured_and_inferred(adata, made)
 
 
 def resolve(
@@ -107,9 +132,9 @@ def resolve(
 ) -> dict[str, FittedModel]:
     """Return the models to use, by the key their results get."""
     if isinstance(model, FittedModel):
-        if key is not None and not isinstance(key, str):
-            raise TypeError(f"key={key!r} must be one name for one model.")
-        return {key or model.method: model}
+        name = model.method if key is None else key
+        check_name(name, model.method)  # type: ignore[arg-type]
+        return {name: model}  # type: ignore[dict-item]
     if model is not None and not isinstance(model, AnnData):
         raise TypeError(
             f"model={model!r} is a {type(model).__name__}; pass an AnnData that was fitted, or for a file "
@@ -132,11 +157,11 @@ def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
 def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str | None) -> None:
     """Refuse to overwrite measured values with inferred ones."""
     for name, fitted in models.items():
-        never_predicted = ROLE not in adata.var and not is_record(adata.uns.get(name))
-        if name in adata.layers and (never_predicted or name == layer_of(adata, fitted, layer)):
+        foreign = name in layer_names(adata) and name not in predicted_layers(adata)
+        if foreign or name == layer_of(adata, fitted, layer):
             raise ValueError(
-                f"adata.layers[{name!r}] is there already and is no prediction. Give the model another name, with "
-                "key_added= in gexinfer.tl.fit or key= for a model from a file, or delete the layer."
+                f"adata.layers[{name!r}] is there already, and gexinfer did not write it. Delete it, or give the model "
+                "another name: with key_added= in gexinfer.tl.fit, or with key= for a model from a file."
             )
 
 
@@ -145,7 +170,7 @@ def layer_of(adata: AnnData, fitted: FittedModel, layer: str | None) -> str:
     if layer is not None:
         return layer
     fitted_on = str(fitted.input["layer"])
-    return fitted_on if fitted_on in adata.layers else "X"
+    return fitted_on if fitted_on in layer_names(adata) else "X"
 
 
 def landmark_columns(adata: AnnData, fitted: FittedModel, name: str) -> Indices:
@@ -160,23 +185,26 @@ def landmark_columns(adata: AnnData, fitted: FittedModel, name: str) -> Indices:
     return locate(fitted.landmarks, adata.var_names)
 
 
-def infer(adata: AnnData, fitted: FittedModel, name: str, layer: str | None, device: str, advance: Advance) -> Float:
-    """Return (samples, targets) in data units."""
-    columns = landmark_columns(adata, fitted, name)
-    layer = layer_of(adata, fitted, layer)
+def infer(
+    adata: AnnData, fitted: FittedModel, names: pd.Index, key: str, layer: str, device: str, advance: Advance
+) -> Float:
+    """Return (samples, names) in data units: landmarks measured, targets inferred, other genes NaN."""
+    columns = landmark_columns(adata, fitted, key)
     if layer != fitted.input["layer"]:
-        say(f"predict: {name} was fitted on {where_from(fitted.input['layer'])} and reads {where_from(layer)}")
+        say(f"predict: {key} was fitted on {where_from(fitted.input['layer'])} and reads {where_from(layer)}")
     source = in_row_order(matrix(adata, layer))
     if adata.n_obs:
-        mismatch = scale_mismatch(fitted.input, profile(source, np.arange(adata.n_obs), columns))
+        rows = np.arange(adata.n_obs)
+        mismatch = scale_mismatch(fitted.input, fitted.landmark_scale.mean, source, rows, columns)
         if mismatch:
             warnings.warn(
-                f"{name}: {mismatch}Bring {where_from(layer)} to the units of the fit, or name another layer=.",
+                f"{key}: {mismatch}Bring {where_from(layer)} to the units of the fit, or name another layer=.",
                 UserWarning,
                 stacklevel=3,
             )
     parts = list(row_slices(adata.n_obs, PREDICT_ROWS))
-    out = np.empty((adata.n_obs, len(fitted.targets)), np.float32)
+    out = np.full((adata.n_obs, len(names)), np.nan, np.float32)
+    landmarks, targets = locate(fitted.landmarks, names), locate(fitted.targets, names)
     not_finite = np.zeros(len(columns), np.intp)
 
     def blocks() -> Iterator[NDArray[np.floating]]:
@@ -185,69 +213,64 @@ def infer(adata: AnnData, fitted: FittedModel, name: str, layer: str | None, dev
             block = dense(source, part, columns)
             finite = np.isfinite(block)
             not_finite = not_finite + (~finite).sum(axis=0)
+            out[part, landmarks[landmarks >= 0]] = block[:, landmarks >= 0]
             yield np.where(finite, block, 0)
 
     for part, block in zip(parts, fitted.predict_blocks(blocks(), device=device), strict=True):
-        out[part] = block
-        advance(len(block), name)
+        out[part, targets] = block
+        advance(len(block), key)
     refuse_not_finite(not_finite, adata.var_names[columns], adata.n_obs, where_from(layer))
     return out
 
 
-def roles(names: pd.Index, models: Iterable[FittedModel]) -> pd.Categorical:
-    """Return what each gene is; inferred outranks landmark, so that no inferred value passes for a measured one."""
-    codes = np.full(len(names), ROLES.index("not in model"))
-    models = list(models)
-    for genes, role in [(m.landmarks, "landmark") for m in models] + [(m.targets, "inferred") for m in models]:
-        codes[locate(genes, names)] = ROLES.index(role)
-    return pd.Categorical.from_codes(codes, categories=list(ROLES))
+def write_predictions(adata: AnnData, models: Mapping[str, FittedModel], layers: Mapping[str, Float]) -> None:
+    """Write `layers`, `var["gexinfer_role"]`, and which layers are predictions."""
+    for name, layer in layers.items():
+        adata.layers[name] = layer
+    adata.var[ROLE] = roles(adata, models.values())
+    adata.uns[PREDICTED] = np.array(sorted(predicted_layers(adata) | set(layers)), dtype=object)
 
 
-def write_layers(
-    adata: AnnData, models: Mapping[str, FittedModel], inferred: Mapping[str, Float], layer: str | None
-) -> None:
-    """Write `layers[key]` and `var["gexinfer_role"]`."""
-    for name, fitted in models.items():
-        adata.layers[name] = completed(adata, adata.var_names, fitted, inferred[name], layer)
-    adata.var[ROLE] = roles(adata.var_names, models.values())
+def roles(adata: AnnData, models: Iterable[FittedModel]) -> pd.Categorical:
+    """Return what each gene is, by these models and by those before.
+
+    Inferred outranks landmark, and landmark outranks neither, so that no inferred value passes for a measured one.
+    """
+    rank = {role: i for i, role in enumerate(ROLES)}
+    before = adata.var[ROLE].astype(object).map(rank) if ROLE in adata.var else pd.Series(0, adata.var_names)
+    now = before.fillna(0).to_numpy(dtype=np.int8)
+    for fitted in models:
+        for genes, role in ((fitted.landmarks, "landmark"), (fitted.targets, "inferred")):
+            places = locate(genes, adata.var_names)
+            places = places[places >= 0]
+            now[places] = np.maximum(now[places], rank[role])
+    return pd.Categorical.from_codes(now, categories=list(ROLES))
 
 
-def completed(adata: AnnData, names: pd.Index, fitted: FittedModel, inferred: Float, layer: str | None) -> Float:
-    """Return (samples, names): landmarks measured, targets inferred, other genes NaN."""
-    out = np.full((adata.n_obs, len(names)), np.nan, np.float32)
-    source = in_row_order(matrix(adata, layer_of(adata, fitted, layer)))
-    there, here = locate(fitted.landmarks, adata.var_names), locate(fitted.landmarks, names)
-    for part in row_slices(adata.n_obs):
-        out[part, here] = dense(source, part, there)
-    out[:, locate(fitted.targets, names)] = inferred
-    return out
+def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | None) -> str:
+    """Return whose values go to X: the first model named, else the best on validation rows.
+
+    Not the first of `uns`, because a file gives it back in another order.
+    """
+    if key is not None:
+        return next(iter(models))
+    return min(sorted(models), key=lambda name: float(models[name].model.notes.get("validation_mae", np.inf)))
 
 
-def whole(
-    adata: AnnData, models: Mapping[str, FittedModel], inferred: Mapping[str, Float], layer: str | None
-) -> AnnData:
-    """Build an AnnData of all genes the models know, under the models' names."""
-    genes = dict.fromkeys(gene for fitted in models.values() for gene in (*fitted.landmarks, *fitted.targets))
-    names = pd.Index(list(genes))
-    layers = {name: completed(adata, names, fitted, inferred[name], layer) for name, fitted in models.items()}
-    full = AnnData(
-        X=next(iter(layers.values())).copy(), obs=adata.obs.copy(), var=pd.DataFrame(index=names), layers=layers
-    )
-    full.var[ROLE] = roles(names, models.values())
-    return full
-
-
-def measured_and_inferred(adata: AnnData, models: Mapping[str, FittedModel], inferred: Mapping[str, Float]) -> MuData:
+def measured_and_inferred(adata: AnnData, inferred: AnnData) -> MuData:
     """Build a MuData of what was measured and what was inferred."""
-    names = pd.Index(list(dict.fromkeys(gene for fitted in models.values() for gene in fitted.targets)))
-    layers = {}
-    for name, fitted in models.items():
-        layers[name] = np.full((adata.n_obs, len(names)), np.nan, np.float32)
-        layers[name][:, locate(fitted.targets, names)] = inferred[name]
-    second = AnnData(
-        X=next(iter(layers.values())).copy(), obs=adata.obs[[]].copy(), var=pd.DataFrame(index=names), layers=layers
-    )
-    with mudata.set_options(pull_on_update=False):
-        both = MuData({"measured": adata.copy(), "inferred": second})
-    both.obs = adata.obs.copy()
+    measured = in_memory(adata)
+    obs, inferred.obs = inferred.obs, inferred.obs[[]]
+    modalities = {"measured": measured.copy(), "inferred": inferred}
+    if hasattr(mudata, "set_options"):  # mudata before 0.4 copies all columns of obs unless told not to
+        with mudata.set_options(pull_on_update=False):
+            both = MuData(modalities)
+    else:
+        both = MuData(modalities)
+    both.obs = obs
     return both
+
+
+def in_memory(adata: AnnData) -> AnnData:
+    """Return `adata`, loaded where it was backed or read lazily."""
+    return adata.to_memory() if adata.isbacked or not isinstance(adata.obs, pd.DataFrame) else adata

@@ -9,32 +9,51 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gexinfer.engine.blocks import Indices, dense
+from gexinfer.engine.blocks import Indices, Wide, dense
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Enough rows to know the scale.
 PROFILE_ROWS = 500
+# Below this many samples a mean over them is that of no cohort.
+FEW_ROWS = 10
+
+
+def sample(source: Any, rows: Indices, columns: Indices) -> NDArray[np.floating]:
+    """Return evenly spaced rows, enough to know the scale."""
+    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROFILE_ROWS)).astype(int))
+    return dense(source, rows[spread], columns)
 
 
 def profile(source: Any, rows: Indices, columns: Indices) -> dict[str, Any]:
-    """Return whether values look like counts, and their quantiles, from evenly spaced rows."""
-    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROFILE_ROWS)).astype(int))
-    values = dense(source, rows[spread], columns)
+    """Return whether values look like counts, and their lowest and quantiles."""
+    values = sample(source, rows, columns)
     values = values[np.isfinite(values)]
     counts = bool(values.size and values.min() >= 0 and values.max() > 1 and (values == np.rint(values)).all())
     quantiles = np.quantile(values, QUANTILES) if values.size else np.zeros(len(QUANTILES))
-    return {"counts": counts, "quantiles": [round(float(q), 4) for q in quantiles]}
+    return {
+        "counts": counts,
+        "lowest": float(values.min(initial=0)),
+        "quantiles": [round(float(q), 4) for q in quantiles],
+    }
 
 
-def scale_mismatch(trained: Mapping[str, Any], query: Mapping[str, Any]) -> str | None:
-    """Return why a query's values cannot be on the scale of the training values, with both rows of quantiles."""
+def scale_mismatch(
+    trained: Mapping[str, Any], trained_mean: Wide, source: Any, rows: Indices, columns: Indices
+) -> str | None:
+    """Return why a query's landmarks cannot be on the scale of the training rows', with both rows of quantiles."""
+    query = profile(source, rows, columns)
     a, b = np.array(trained["quantiles"]), np.array(query["quantiles"])
-    width_a, width_b = np.ptp(a) + 1e-9, np.ptp(b) + 1e-9
+    # On one scale the genes' means lie around the line of slope 1; cohorts of bulk RNA-seq were seen at 0.77 to 1.07,
+    # single samples at 0.45 to 1.10, and a natural logarithm for one to base 2 is at 0.69.
+    low, high = (0.73, 1.35) if len(rows) >= FEW_ROWS else (0.4, 2.5)
+    means = np.nan_to_num(sample(source, rows, columns), posinf=0, neginf=0).mean(axis=0)
+    slope = means @ trained_mean / max(trained_mean @ trained_mean, 1e-9)
     if trained["counts"] != query["counts"]:
         kinds = {True: "counts", False: "values that are no counts"}
         why = f"the model was fitted on {kinds[trained['counts']]}, and the query holds {kinds[query['counts']]}"
-    elif not 1 / 3 < width_b / width_a < 3 or not a[0] - width_a < b[2] < a[-1] + width_a:
-        why = "the query's landmarks are on another scale than those the model was fitted on"
+    elif trained["lowest"] >= 0 > query["lowest"]:
+        why = "the query holds negative values, and the values that the model was fitted on had none"
+    elif trained["lowest"] >= 0 and not low < slope < high:
+        why = f"the query's landmarks are on another scale: about {slope:.2g} times what the model was fitted on"
     else:
         return None
     table = pd.DataFrame([a, b], ["fitted on", "query"], [f"{q:.0%}" for q in QUANTILES])
