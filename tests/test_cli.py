@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 import gexinfer as gx
 from gexinfer.cli import app
 
-
 README = Path(__file__).parents[1] / "README.md"
 
 

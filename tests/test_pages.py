@@ -39,6 +39,17 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     assert np.isfinite(full.layers["dgex"]).all()
 
 
+def test_a_record_is_read_by_hand_as_the_page_says(fitted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fitted.write_h5ad("reference.h5ad")
+    read, predict = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "record.md").read_text(), re.S)
+    names: dict[str, object] = {}
+    exec(read, names)
+    names["X"] = fitted[:, names["head"]["landmarks"]].X
+    exec(predict, names)
+    np.testing.assert_allclose(names["Y"], fitted[:, names["head"]["targets"]].layers["ridge"], atol=1e-5)
+
+
 def test_the_table_of_the_readme_has_every_model():
     for method in ("mean", "ols", "ridge", "knn", "dgex"):
         assert re.search(rf"^\| {method} \| \d", README, re.M)

@@ -143,9 +143,9 @@ def warn_of_orders(table: pd.DataFrame) -> None:
     r2 = table["r2"]
     if r2[best] < r2[follows] - 0.05:
         warnings.warn(
-            f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and {follows!r} "
-            f"has {r2[follows]:.3f}. If many values are zero, answers near the median lower the MAE without following the "
-            "samples. Judge by both, and fit networks with loss='mse'.",
+            f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and "
+            f"{follows!r} has {r2[follows]:.3f}. If many values are zero, answers near the median lower the MAE "
+            "without following the samples. Judge by both, and fit networks with loss='mse'.",
             UserWarning,
             stacklevel=3,
         )
