@@ -120,6 +120,11 @@ def test_unknown_panel_and_column_say_what_there_is(small):
         gx.pp.landmarks(small, id_column="gene")
 
 
+def test_a_mask_is_no_panel(small):
+    with pytest.raises(TypeError, match=r"panel starts with \[.*False.*adata.var\['landmark'\] = mask"):
+        gx.pp.landmarks(small, panel=~small.var["landmark"])
+
+
 def test_copy_leaves_the_original(small):
     del small.var["landmark"]
     with pytest.warns(UserWarning, match="60 of 978"):

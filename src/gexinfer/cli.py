@@ -96,6 +96,7 @@ def fit(
 ) -> None:
     """Flag landmarks, split, and fit models on whole transcriptomes."""
     import gexinfer as gx
+    from gexinfer.methods import configure, get_method
 
     with told():
         check_out(out, ".h5ad", ".zarr")
@@ -103,6 +104,8 @@ def fit(
             raise ValueError(
                 f"--option {option[0]} is for one method, but --method names {', '.join(method)}; fit them in turn."
             )
+        for name in method:
+            configure(get_method(name), parse(option or []))
         adata = read(path)
         if "landmark" not in adata.var:
             gx.pp.landmarks(adata, panel=panel or "l1000", id_column=id_column)

@@ -50,6 +50,8 @@ def landmarks(
     ------
     KeyError
         `id_column` is not in `var`.
+    TypeError
+        The panel lists something other than ids.
     ValueError
         The panel is unknown, or almost none of its genes match.
 

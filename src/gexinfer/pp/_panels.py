@@ -48,7 +48,12 @@ def load_panel(panel: str | Path | Iterable[str]) -> Panel:
             )
         ids, name = read_ids(Path(panel)), Path(panel).name
     else:
-        ids, name = [str(gene).strip() for gene in panel], "the given list"
+        given = list(panel)
+        if not all(isinstance(gene, str | int) and not isinstance(gene, bool) for gene in given):
+            raise TypeError(
+                f"panel starts with {given[:3]}; it must list gene ids. For a mask write adata.var['landmark'] = mask."
+            )
+        ids, name = [str(gene).strip() for gene in given], "the given list"
     ids = list(dict.fromkeys(gene for gene in ids if gene))
     if not ids:
         raise ValueError(f"panel={name!r} holds no gene.")

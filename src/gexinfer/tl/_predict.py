@@ -57,7 +57,8 @@ def predict(
         Name of the model, or several; all that are there where it is not given.
     output
         `"layer"` writes into `adata`, which must hold all targets. `"anndata"` builds a new AnnData of landmarks and
-        targets. `"mudata"` builds a MuData of `measured`, a copy of `adata`, and `inferred`, the targets.
+        targets. `"mudata"` builds a MuData of `measured`, a copy of `adata`, and `inferred`, the targets; a target that
+        `adata` measures is in both.
     layer
         Layer with the landmarks' values, `"X"` for X. Where it is not given, the layer the model was fitted on, or X
         where `adata` has no such layer.
