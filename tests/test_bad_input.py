@@ -163,7 +163,7 @@ def test_predict_never_overwrites_measured_values(small, fitted, key):
     gx.tl.predict(small, model=model, progress=False)
     gx.tl.predict(small, model=model, progress=False)  # its own layer it may write again
     for options in ({}, {"layer": key}):
-        with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already, and gexinfer did not write it"):
+        with pytest.raises(ValueError, match=rf"layers\['{key}'\] is there already, and uns does not say"):
             gx.tl.predict(small, model=model, key=key, progress=False, **options)
     np.testing.assert_array_equal(small.layers[key], small.X)
 

@@ -161,8 +161,9 @@ def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str |
         foreign = name in layer_names(adata) and name not in predicted_layers(adata)
         if foreign or name == layer_of(adata, fitted, layer):
             raise ValueError(
-                f"adata.layers[{name!r}] is there already, and gexinfer did not write it. Delete it, or give the model "
-                "another name: with key_added= in gexinfer.tl.fit, or with key= for a model from a file."
+                f"adata.layers[{name!r}] is there already, and uns does not say that gexinfer wrote it (anndata.concat "
+                f"drops uns). Delete it, del adata.layers[{name!r}], or give the model another name: with key_added= in "
+                "gexinfer.tl.fit, with key= for a model from a file."
             )
 
 
