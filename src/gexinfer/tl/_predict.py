@@ -162,8 +162,8 @@ def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str |
         if foreign or name == layer_of(adata, fitted, layer):
             raise ValueError(
                 f"adata.layers[{name!r}] is there already, and uns does not say that gexinfer wrote it (anndata.concat "
-                f"drops uns). Delete it, del adata.layers[{name!r}], or give the model another name: with key_added= in "
-                "gexinfer.tl.fit, with key= for a model from a file."
+                f"drops uns). Delete it, del adata.layers[{name!r}], or give the model another name: with key_added= "
+                "in gexinfer.tl.fit, with key= for a model from a file."
             )
 
 
