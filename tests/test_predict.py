@@ -183,8 +183,11 @@ def test_real_cohorts_are_on_one_scale(bulk_once):
     gx.pp.landmarks(adata)
     gx.pp.split(adata, groupby="cohort")
     gx.tl.fit(adata, "mean", progress=False)
-    for cohort in adata.obs["cohort"].cat.categories:  # a warning would be an error
-        gx.tl.predict(adata[adata.obs["cohort"] == cohort].copy(), progress=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for cohort in adata.obs["cohort"].cat.categories:
+            gx.tl.predict(adata[adata.obs["cohort"] == cohort].copy(), progress=False)
+    assert not [str(warning.message) for warning in caught]
 
 
 def test_roles_of_several_models_in_turn(small):
