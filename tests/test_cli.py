@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -106,6 +107,12 @@ def test_options_reach_the_method(small, tmp_path):
     assert run("fit", tmp_path / "ref.h5ad", "-o", tmp_path / "fit.h5ad", "-m", "dgex", *options).exit_code == 0
     params = ad.read_h5ad(tmp_path / "fit.h5ad").uns["dgex"]["params"]
     assert (params["hidden"], params["epochs"], params["loss"]) == (8, 2, "mse")
+
+
+def test_python_m_gexinfer_is_gexinfer():
+    done = subprocess.run([sys.executable, "-m", "gexinfer", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: gexinfer [OPTIONS] COMMAND" in done.stdout
+    assert all(command in done.stdout for command in ("demo", "fit", "predict", "evaluate"))
 
 
 def test_options_for_what_is_there_already_are_refused(small, tmp_path):
