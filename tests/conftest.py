@@ -8,6 +8,7 @@ import pytest
 from anndata import AnnData
 
 import gexinfer as gx
+from gexinfer.methods import METHODS
 
 mpl.use("Agg")
 
@@ -50,7 +51,7 @@ def quick(method: str) -> dict[str, object]:
 @pytest.fixture(scope="session")
 def fitted_once(small_once: AnnData) -> AnnData:
     fitted = small_once.copy()
-    for method in ("mean", "ols", "ridge", "knn", "dgex"):
+    for method in METHODS:
         gx.tl.fit(fitted, method, progress=False, **quick(method))
     gx.tl.predict(fitted, progress=False)
     return fitted

@@ -8,6 +8,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 
 import gexinfer as gx
+from gexinfer.methods import METHODS
 
 
 def test_every_number_is_the_obvious_one(fitted):
@@ -16,7 +17,7 @@ def test_every_number_is_the_obvious_one(fitted):
     unit = arrays_of(fitted, "train")[1].std(0) + 1e-3
     test, target = (fitted.obs["split"] == "test").to_numpy(), ~fitted.var["landmark"].to_numpy()
     errors = {}
-    for key in ("mean", "ols", "ridge", "knn", "dgex"):
+    for key in METHODS:
         P = fitted.layers[key][test][:, target].astype(float)
         mae = np.abs(P - Y).mean(0)
         errors[key] = mae / unit
@@ -57,7 +58,7 @@ def test_the_table_is_kept_and_can_be_written(fitted, tmp_path):
     fitted.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     pd.testing.assert_frame_equal(back.uns["gexinfer_evaluation"], table, check_names=False, check_dtype=False)
-    assert list(back.varm["gexinfer_mae"]) == ["mean", "ols", "ridge", "knn", "dgex"]
+    assert list(back.varm["gexinfer_mae"]) == list(METHODS)
 
 
 @pytest.mark.parametrize("column", ["cohort", "sample"])

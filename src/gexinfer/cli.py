@@ -79,7 +79,9 @@ def demo(
 def fit(
     path: Input,
     out: Output,
-    method: Annotated[list[str], typer.Option("--method", "-m", help="mean, ols, ridge, knn, dgex; may be repeated.")],
+    method: Annotated[
+        list[str], typer.Option("--method", "-m", help="mean, ols, ridge, knn, knn_genes, dgex; may be repeated.")
+    ],
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the method, e.g. hidden=3000; may be repeated, for one method.")
     ] = None,

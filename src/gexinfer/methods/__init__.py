@@ -14,6 +14,7 @@ METHODS = {
     "ols": "ordinary least squares with intercept, as LINCS infers",
     "ridge": "least squares with an L2 penalty, chosen on validation rows",
     "knn": "the mean of the nearest training samples, k chosen on validation rows",
+    "knn_genes": "the mean of the landmark genes nearest to a target, the KNN-GE of the D-GEX paper",
     "dgex": "the feed-forward network of Chen et al. 2016, with a modern or the paper's recipe",
 }
 

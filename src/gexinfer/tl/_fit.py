@@ -60,7 +60,7 @@ def fit(
     adata
         Whole transcriptomes, samples x genes, dense or sparse, on a log scale.
     method
-        `"mean"`, `"ols"`, `"ridge"`, `"knn"` or `"dgex"`.
+        `"mean"`, `"ols"`, `"ridge"`, `"knn"`, `"knn_genes"` or `"dgex"`.
     layer
         Layer to learn from; `X` where it is not given.
     targets
@@ -78,8 +78,8 @@ def fit(
     copy
         Return a changed copy instead of changing `adata`.
     **options
-        The method's own. `ridge`: `penalty`. `knn`: `k`. `dgex`: `recipe` ("modern" or "paper"), `layers`, `hidden`,
-        `dropout`, `activation`, `loss`, `layer_norm`, `input_noise`, `epochs`, `batch_size`, `learning_rate`.
+        The method's own. `ridge`: `penalty`. `knn`, `knn_genes`: `k`. `dgex`: `recipe` ("modern" or "paper"), `layers`,
+        `hidden`, `dropout`, `activation`, `loss`, `layer_norm`, `input_noise`, `epochs`, `batch_size`, `learning_rate`.
 
     Returns
     -------
