@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from conftest import arrays_of, standardised
+from sklearn.neighbors import KNeighborsRegressor
 
 import gexinfer as gx
+from gexinfer.methods.knn import KNN, by_products, by_search, profiles, search
 
 
 def predicted(adata, key):
@@ -33,6 +36,36 @@ def test_validation_picks_k(fitted):
     params = fitted.uns["knn"]["params"]
     assert params["k"] == candidates[np.argmin(errors)]
     assert params["validation_mae"] == pytest.approx(min(errors), rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "correlation"])
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_metrics_and_weights_are_scikit_learn_s(small, metric, weights):
+    gx.tl.fit(small, "knn", k=6, metric=metric, weights=weights, progress=False)
+    (X, Y), (X_test, _) = standardised(small, "train", "test")
+    expected = KNeighborsRegressor(6, metric=metric, weights=weights, algorithm="brute").fit(X, Y).predict(X_test)
+    np.testing.assert_allclose(predicted(small, "knn"), expected, atol=1e-4)
+
+
+def test_a_training_sample_is_its_own_nearest_neighbour(small):
+    gx.tl.fit(small, "knn", k=3, weights="distance", progress=False)
+    gx.tl.predict(small, progress=False)
+    train = (small.obs["split"] == "train").to_numpy()
+    np.testing.assert_allclose(small.layers["knn"][train], small.X[train], atol=1e-2)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "correlation"])
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_the_search_of_gpus_finds_what_the_other_finds(small, metric, weights):
+    (X, _), (X_test, _) = standardised(small, "train", "test")
+    X, x, config = X.astype(np.float32), X_test.astype(np.float32), KNN(metric=metric, weights=weights)
+    samples = profiles(X) if metric == "correlation" else X
+    query = profiles(x) if metric == "correlation" else x
+    distances, places = by_products(samples, 7, torch.device("cpu"))(query)
+    expected_distances, expected_places = by_search(samples, 7)(query)
+    np.testing.assert_array_equal(places, expected_places)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-4)
+    assert search(X, 7, config, torch.device("cpu"))(x)[1].shape == (len(x), 7)
 
 
 def naive_genes(X, Y, X_query, k):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gexinfer._names import digests, listed
 from gexinfer.engine.blocks import Float, Scale, row_slices
-from gexinfer.methods import Model, configure, get_method
+from gexinfer.methods import METHODS, Model, configure, get_method
 
 SCHEMA = 1
 # A long one-dimensional vector is very slow to read lazily from h5ad.
@@ -37,6 +37,7 @@ class FittedModel:
 
     `input` says what the values were that it was fitted on: the layer, whether they were counts, and their quantiles.
     `provenance` says how it was fitted. `training_rows` are 64-bit digests of the names of the rows that fitting saw.
+    `samples` are the names of the training rows themselves, in models that tell which of them are similar.
     """
 
     method: str
@@ -49,6 +50,7 @@ class FittedModel:
     input: Mapping[str, Any]
     provenance: Mapping[str, Any]
     training_rows: NDArray[np.uint64]
+    samples: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"FittedModel({self.method}: {len(self.landmarks):,} landmarks -> {len(self.targets):,} targets)"
@@ -64,7 +66,8 @@ class FittedModel:
         Parameters
         ----------
         X
-            Landmark values, (samples, landmarks), in the order of `landmarks` and the units the model was fitted in.
+            Landmark values, (samples, landmarks), in the order of `landmarks` and the units the model was fitted in. A
+            `sample_lasso` takes NaN where a sample lacks a landmark.
         device
             Where a network runs: "auto", "cpu", "cuda", or any torch device.
 
@@ -72,31 +75,78 @@ class FittedModel:
         -------
         Target values, (samples, targets), in the order of `targets`, in the same units.
         """
+        out = np.empty((len(X), len(self.targets)), np.float32)
+        parts = list(row_slices(len(X), PREDICT_ROWS))
+        for part, (_, block) in zip(parts, self.predict_blocks(self.cut(X, parts), device=device), strict=True):
+            out[part] = block
+        return out
+
+    def similar(self, X: NDArray[np.floating], *, device: str = "auto") -> tuple[NDArray[np.intp], Float]:
+        """Find the training samples that make up each sample's prediction.
+
+        Parameters
+        ----------
+        X
+            As in `predict`.
+        device
+            As in `predict`.
+
+        Returns
+        -------
+        Two arrays of (samples, 5): places in `samples`, and weights, the largest first.
+        """
+        similar = get_method(self.method).similar
+        if similar is None:
+            having = [name for name in METHODS if get_method(name).similar]
+            raise ValueError(
+                f"A model of method={self.method!r} does not say which training samples it used; {listed(having)} does."
+            )
+        parts, sizes = list(row_slices(len(X), PREDICT_ROWS)), deque[int]()
+        found = list(similar(self.model, self.config, self.padded(self.cut(X, parts), sizes), device))
+        shown = [(places[:n], weights[:n]) for (places, weights), n in zip(found, sizes, strict=True)]
+        return np.concatenate([places for places, _ in shown]), np.concatenate([weights for _, weights in shown])
+
+    def cut(self, X: NDArray[np.floating], parts: Iterable[slice]) -> Iterator[NDArray[np.floating]]:
+        """Return the parts of an array of landmarks, having refused one of another shape or with values that are none."""
         if np.ndim(X) != 2 or X.shape[1] != len(self.landmarks):
             raise ValueError(
                 f"X has shape {np.shape(X)}; this model needs an array of (samples, {len(self.landmarks):,} landmarks)."
             )
-        if not np.isfinite(X).all():
-            raise ValueError(f"X holds NaN or inf in {(~np.isfinite(X)).any(axis=1).sum():,} of {len(X):,} samples.")
-        parts = list(row_slices(len(X), PREDICT_ROWS))
-        out = np.empty((len(X), len(self.targets)), np.float32)
-        for part, block in zip(parts, self.predict_blocks((X[part] for part in parts), device=device), strict=True):
-            out[part] = block
-        return out
+        bad = np.isinf(X) if get_method(self.method).any_panel else ~np.isfinite(X)
+        if bad.any():
+            raise ValueError(f"X holds NaN or inf in {bad.any(axis=1).sum():,} of {len(X):,} samples.")
+        return (X[part] for part in parts)
 
-    def predict_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
-        """Infer block by block; a block has at most `PREDICT_ROWS` rows."""
-        sizes: deque[int] = deque()
+    def padded(self, blocks: Iterable[NDArray[np.floating]], sizes: deque[int]) -> Iterator[Float]:
+        """Yield standardised landmarks in blocks of always the same size; `sizes` gets how many rows are true."""
+        for block in blocks:
+            sizes.append(len(block))
+            full = np.zeros((PREDICT_ROWS, len(self.landmarks)), np.float32)
+            full[: len(block)] = self.landmark_scale.standardise(block)
+            yield full
 
-        def padded() -> Iterator[Float]:
-            for block in blocks:
-                sizes.append(len(block))
-                full = np.zeros((PREDICT_ROWS, len(self.landmarks)), np.float32)
-                full[: len(block)] = self.landmark_scale.standardise(block)
-                yield full
+    def predict_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[tuple[Float, Float]]:
+        """Infer block by block, a block of at most `PREDICT_ROWS` rows.
 
-        for block in get_method(self.method).predict(self.model, self.config, padded(), device):
-            yield self.target_scale.restore(block[: sizes.popleft()])
+        Yields (rows, landmarks), empty but for methods that take any panel, which infer what a row lacks, and
+        (rows, targets).
+        """
+        method, sizes, p = get_method(self.method), deque[int](), len(self.landmarks)
+        for block in method.predict(self.model, self.config, self.padded(blocks, sizes), device):
+            rows = block[: sizes.popleft()]
+            lacked, inferred = (rows[:, :p], rows[:, p:]) if method.any_panel else (rows[:, :0], rows)
+            yield (
+                self.landmark_scale.restore(lacked) if method.any_panel else lacked,
+                self.target_scale.restore(inferred),
+            )
+
+    def std_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
+        """Yield the standard deviation of what `predict_blocks` infers, in units of the data."""
+        method, sizes = get_method(self.method), deque[int]()
+        assert method.std is not None
+        unit = np.where(self.target_scale.sd > 0, self.target_scale.unit, 0)
+        for block in method.std(self.model, self.config, self.padded(blocks, sizes), device):
+            yield (block[: sizes.popleft()] * unit).astype(np.float32)
 
     def params(self) -> dict[str, Any]:
         """Return plain scalars for people to read."""
@@ -131,6 +181,7 @@ def to_bytes(fitted: FittedModel) -> bytes:
         "targets": list(fitted.targets),
         "input": dict(fitted.input),
         "provenance": dict(fitted.provenance),
+        "samples": list(fitted.samples),
     }
     head["digest"] = digest(head, arrays)
     # One metadata key, because with several their order differs from process to process.
@@ -184,6 +235,7 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
         input=head["input"],
         provenance=head["provenance"],
         training_rows=arrays["training_rows"],
+        samples=tuple(head.get("samples", ())),
     )
 
 

@@ -24,11 +24,13 @@ EVALUATION = "gexinfer_evaluation"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 METRICS = ("mae", "mae_data", "pearson", "r2")
+# What a fit says of each gene.
+PER_GENE = ("penalty", "n_landmarks")
 
 
-def metric_slot(metric: str) -> str:
-    """Return the `varm` slot of a per-gene metric."""
-    return f"gexinfer_{metric}"
+def gene_slot(name: str) -> str:
+    """Return the `varm` slot of what is known of each gene: a metric, or a choice of the fit."""
+    return f"gexinfer_{name}"
 
 
 def check_name(key: str, method: str) -> None:

@@ -29,6 +29,11 @@ FittedLayer = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the split and of the training.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or any torch device.")]
+Panel = Annotated[
+    str | None, typer.Option(help="Landmarks where var['landmark'] is absent: l1000 (default), dgex943, a file.")
+]
+IdColumn = Annotated[str | None, typer.Option(help="Column of var with the gene ids of the panel.")]
+GroupBy = Annotated[str | None, typer.Option(help="Column of obs not to divide where obs['split'] is absent.")]
 
 
 @app.callback()
@@ -80,18 +85,19 @@ def fit(
     path: Input,
     out: Output,
     method: Annotated[
-        list[str], typer.Option("--method", "-m", help="mean, ols, ridge, knn, knn_genes, dgex; may be repeated.")
+        list[str],
+        typer.Option(
+            "--method",
+            "-m",
+            help="mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex; may be repeated.",
+        ),
     ],
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the method, e.g. hidden=3000; may be repeated, for one method.")
     ] = None,
-    panel: Annotated[
-        str | None, typer.Option(help="Landmarks where var['landmark'] is absent: l1000 (default), dgex943, a file.")
-    ] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column of var with the gene ids of the panel.")] = None,
-    groupby: Annotated[
-        str | None, typer.Option(help="Column of obs not to divide where obs['split'] is absent.")
-    ] = None,
+    panel: Panel = None,
+    id_column: IdColumn = None,
+    groupby: GroupBy = None,
     layer: Layer = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -109,16 +115,7 @@ def fit(
         for name in method:
             configure(get_method(name), parse(option or []))
         adata = read(path)
-        if "landmark" not in adata.var:
-            gx.pp.landmarks(adata, panel=panel or "l1000", id_column=id_column)
-        elif panel or id_column:
-            raise ValueError(
-                f"{str(path)!r} has var['landmark'] already; leave out --panel and --id-column, or drop it."
-            )
-        if "split" not in adata.obs:
-            gx.pp.split(adata, groupby=groupby, layer=layer, rng=seed)
-        elif groupby:
-            raise ValueError(f"{str(path)!r} has obs['split'] already; leave out --groupby, or drop that column.")
+        flag_and_split(adata, path, panel, id_column, groupby, layer, seed)
         for name in method:
             gx.tl.fit(adata, method=name, layer=layer, rng=seed, device=device, **parse(option or []))
         write(adata, out)
@@ -173,6 +170,65 @@ def evaluate(
             table.to_csv(csv)
         if out is not None:
             write(adata, out)
+
+
+@app.command()
+def compare(
+    path: Annotated[
+        Path | None, typer.Argument(help="Input, .h5ad or .zarr; the bundled data where not given.")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Which to fit, separated by commas.")
+    ] = "mean,ols,ridge,rrr,lasso,knn,knn_genes,kernel,dgex",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the data with models and scores, .h5ad or .zarr.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    panel: Panel = None,
+    id_column: IdColumn = None,
+    groupby: GroupBy = None,
+    layer: Layer = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit several methods, predict, and print their errors on the test rows."""
+    import gexinfer as gx
+
+    with told():
+        if out is not None:
+            check_out(out, ".h5ad", ".zarr")
+        if csv is not None:
+            check_out(csv, ".csv")
+        adata = gx.datasets.bulk() if path is None else read(path)
+        flag_and_split(adata, path or Path("the bundled data"), panel, id_column, groupby, layer, seed)
+        table = gx.tl.compare(adata, [m.strip() for m in methods.split(",")], layer=layer, rng=seed, device=device)
+        show(table)
+        if csv is not None:
+            table.to_csv(csv)
+        if out is not None:
+            write(adata, out)
+
+
+def flag_and_split(
+    adata: AnnData,
+    path: Path,
+    panel: str | None,
+    id_column: str | None,
+    groupby: str | None,
+    layer: str | None,
+    seed: int,
+) -> None:
+    """Flag landmarks and split, each where it is not done yet."""
+    import gexinfer as gx
+
+    if "landmark" not in adata.var:
+        gx.pp.landmarks(adata, panel=panel or "l1000", id_column=id_column)
+    elif panel or id_column:
+        raise ValueError(f"{str(path)!r} has var['landmark'] already; leave out --panel and --id-column, or drop it.")
+    if "split" not in adata.obs:
+        gx.pp.split(adata, groupby=groupby, layer=layer, rng=seed)
+    elif groupby:
+        raise ValueError(f"{str(path)!r} has obs['split'] already; leave out --groupby, or drop that column.")
 
 
 def show_warning(
@@ -268,12 +324,16 @@ def show(table: pd.DataFrame) -> None:
     columns = {"mae": "MAE", "mae_sd": "± sd", "mae_data": "in data units", "pearson": "r", "r2": "R2"}
     baseline = "ridge" if "gain_over_ridge" in table else "ols"
     columns |= {f"gain_over_{baseline}": f"over {baseline}", f"better_than_{baseline}": "genes better"}
+    columns |= {"fit_seconds": "fit, s"}
     columns = {name: title for name, title in columns.items() if name in table}
     grid.add_column("model")
     for title in columns.values():
         grid.add_column(title, justify="right")
     for name, row in table.iterrows():
-        cells = [f"{row[c]:.1%}" if c.startswith(("gain", "better")) else f"{row[c]:.3f}" for c in columns]
+        cells = [
+            f"{row[c]:.1%}" if c.startswith(("gain", "better")) else f"{row[c]:.{1 if c == 'fit_seconds' else 3}f}"
+            for c in columns
+        ]
         own = name == baseline
         grid.add_row(str(name), *("–" if c == "nan" or own and c.endswith("%") else c for c in cells))
     console.print(grid)

@@ -12,9 +12,13 @@ __all__ = ["METHODS", "Method", "Model", "Task", "configure", "get_method"]
 METHODS = {
     "mean": "the training mean of each target: the floor",
     "ols": "ordinary least squares with intercept, as LINCS infers",
-    "ridge": "least squares with an L2 penalty, chosen on validation rows",
-    "knn": "the mean of the nearest training samples, k chosen on validation rows",
+    "ridge": "least squares with an L2 penalty",
+    "lasso": "least squares with an L1 penalty: each target follows a few landmarks",
+    "rrr": "reduced-rank ridge: the targets follow the landmarks through a few shared directions",
+    "knn": "the mean of the nearest training samples",
     "knn_genes": "the mean of the landmark genes nearest to a target, the KNN-GE of the D-GEX paper",
+    "sample_lasso": "per query sample a lasso over the training samples, for panels that change (Mancuso et al. 2020)",
+    "kernel": "kernel ridge regression, or Gaussian process: arc-cosine, RBF or Laplace kernel",
     "dgex": "the feed-forward network of Chen et al. 2016, with a modern or the paper's recipe",
 }
 

@@ -8,9 +8,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gexinfer.engine.blocks import Float, Pairs
+from gexinfer.engine.blocks import Float, Indices, Pairs
+from gexinfer.engine.moments import Moments
 
 Scalar = bool | int | float | str
+# How many training samples are named as similar.
+SIMILAR = 5
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Task:
 
     train: Pairs
     validation: Pairs
+    # Of the standardised training rows; of each column alone where the method does not ask for `products`.
+    moments: Moments
     rng: np.random.Generator
     device: str
     progress: bool
@@ -47,8 +52,18 @@ class Method:
     predict: Callable[[Model, Any, Iterable[Float], str], Iterator[Float]]
     # Whether validation rows pick something, so that there must be some.
     selects: Callable[[Any], bool] = lambda config: True
+    # Whether it learns from X'X and X'Y, so that the pass over the training rows sums them up.
+    products: bool = False
     # The model is made of training samples: sharing it shares people's expression profiles.
     holds_samples: bool = False
+    # Standard deviation of what `predict` yields, in the same form.
+    std: Callable[[Model, Any, Iterable[Float], str], Iterator[Float]] | None = None
+    # The most similar training samples of each row: (rows, SIMILAR) their places and their weights, the largest first.
+    similar: Callable[[Model, Any, Iterable[Float], str], Iterator[tuple[Indices, Float]]] | None = None
+    # Takes rows that lack landmarks, as NaN, and yields (rows, landmarks + targets), the lacking ones inferred, too.
+    any_panel: bool = False
+    # Arrays of the model that say something of each target, for people to read beside the gene.
+    per_gene: tuple[str, ...] = ()
 
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:
@@ -79,6 +94,12 @@ def check_option(name: str, value: Any, kind: Any) -> None:
         (wanted,) = kinds
         words = {int: "a whole number", float: "a number", bool: "True or False"}
         raise TypeError(f"{name}={value!r} must be {words[wanted]}.")
+
+
+def check_penalty(penalty: float | None, instead: str = "") -> None:
+    """Refuse a penalty that is none."""
+    if penalty is not None and not 0 < penalty < np.inf:
+        raise ValueError(f"penalty={penalty!r} must be positive and finite, or None to choose it. {instead}".rstrip())
 
 
 def mean_absolute_error(predicted: Float, measured: Float) -> float:

@@ -1,4 +1,4 @@
-"""What the linear methods share: one eigendecomposition of the landmarks' moments, one matrix product to predict."""
+"""What the linear methods share: solutions from the landmarks' moments, one matrix product to predict."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg import lapack
 
 from gexinfer.engine.blocks import Float, Wide
 from gexinfer.engine.moments import Moments
 from gexinfer.methods._contract import Model
+
+# Per training row, because the sums that the penalty competes with grow with the rows.
+PENALTIES_PER_ROW = np.logspace(-4, 2, 25)
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,27 @@ class Spectrum:
         values, vectors = scipy.linalg.eigh(moments.xx, driver="evd")
         return cls(np.maximum(values, 0), vectors, vectors.T @ moments.xy)
 
+    @property
+    def varies(self) -> np.ndarray:
+        """Whether the landmarks vary in each direction, beyond rounding."""
+        return self.values > self.values[-1] * len(self.values) * np.finfo(np.float64).eps
+
     def inverse(self, penalty: float) -> Wide:
         """Return 1 / (values + penalty), and 0 for directions in which the landmarks do not vary."""
-        floor = self.values[-1] * len(self.values) * np.finfo(np.float64).eps
-        return np.divide(1, self.values + penalty, out=np.zeros_like(self.values), where=self.values > floor)
+        return np.divide(1, self.values + penalty, out=np.zeros_like(self.values), where=self.varies)
 
-    def coefficients(self, penalty: float) -> Float:
-        """Return the (landmarks, targets) coefficients of the penalised, else the minimum-norm solution."""
-        return (self.vectors @ (self.inverse(penalty)[:, None] * self.rotated)).astype(np.float32)
+    def coefficients(self, inverse: Wide) -> Float:
+        """Return (landmarks, targets) coefficients for the inverse of one penalty, or one column of it a target."""
+        return (self.vectors @ (inverse.reshape(len(self.values), -1) * self.rotated)).astype(np.float32)
+
+
+def unpenalised(moments: Moments) -> Wide | None:
+    """Return the (landmarks, targets) coefficients of least squares where they are well determined."""
+    factor, failed = lapack.dpotrf(moments.xx)
+    if failed:
+        return None
+    reciprocal_condition, _ = lapack.dpocon(factor, np.abs(moments.xx).sum(axis=0).max())
+    return lapack.dpotrs(factor, moments.xy)[0] if reciprocal_condition > 1e-10 else None
 
 
 def predict(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gexinfer.engine.blocks import Float
-from gexinfer.engine.moments import cross_moments
 from gexinfer.methods._contract import Method, Model, Task
 
 CANDIDATES = (1, 2, 3, 4, 5, 7, 10, 14, 20, 30, 50, 100)
@@ -30,9 +29,8 @@ def fit(task: Task, config: KNNGenes) -> Model:
     p = task.train.n_landmarks
     if config.k is not None and config.k > p:
         raise ValueError(f"k={config.k} is more than the {p} landmarks; choose a smaller k.")
-    moments = cross_moments(task.train.blocks())
     # The squared distance of two genes over the samples, less the target's own part, which orders nothing.
-    distance = np.diag(moments.xx)[:, None] - 2 * moments.xy
+    distance = np.diag(task.moments.xx)[:, None] - 2 * task.moments.xy
     nearest = np.argsort(distance, axis=0, kind="stable").astype(np.int32)
     k = config.k or choose_k(task, nearest)
     return Model({"nearest": nearest[:k]}, {"k": k})
@@ -59,4 +57,4 @@ def predict(model: Model, config: KNNGenes, blocks: Iterable[Float], device: str
         yield total / np.float32(len(nearest))
 
 
-METHOD = Method("knn_genes", KNNGenes, fit, predict, selects=lambda config: config.k is None)
+METHOD = Method("knn_genes", KNNGenes, fit, predict, selects=lambda config: config.k is None, products=True)

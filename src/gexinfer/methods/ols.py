@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from gexinfer.engine.moments import cross_moments
+import numpy as np
+from numpy.typing import NDArray
+
 from gexinfer.methods._contract import Method, Model, Task
-from gexinfer.methods._linear import Spectrum, predict
+from gexinfer.methods._linear import Spectrum, predict, unpenalised
 
 
 @dataclass(frozen=True)
@@ -17,17 +19,28 @@ class OLS:
 
 def fit(task: Task, config: OLS) -> Model:
     n, p = len(task.train), task.train.n_landmarks
+    trouble = ""
     if n <= 2 * p:
         # With n near p the fit passes through the training rows and its error on new ones has no bound.
         solution = "the minimum-norm one of many solutions" if n <= p else "a solution that mostly fits noise"
+        trouble = f"{n:,} training rows for {p:,} landmarks give {solution}"
+    coefficients: NDArray[np.floating] | None = unpenalised(task.moments)
+    if coefficients is None:
+        spectrum = Spectrum.of(task.moments)
+        rank, varying = spectrum.varies.sum(), (task.moments.squares[:p] > 0).sum()
+        if rank < min(varying, n - 1):
+            trouble = (
+                f"the {varying:,} landmarks that vary are collinear, with {rank:,} independent directions in {n:,} "
+                "training rows, and give the minimum-norm one of many solutions"
+            )
+        coefficients = spectrum.coefficients(spectrum.inverse(0))
+    if trouble:
         warnings.warn(
-            f"ols: {n:,} training rows for {p:,} landmarks give {solution}; expect a large test error. "
-            "Use method='ridge', which is made for this.",
+            f"ols: {trouble}; expect a large test error. Use method='ridge', which is made for this.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    spectrum = Spectrum.of(cross_moments(task.train.blocks()))
-    return Model({"coefficients": spectrum.coefficients(penalty=0)})
+    return Model({"coefficients": coefficients.astype(np.float32)})
 
 
-METHOD = Method("ols", OLS, fit, predict, selects=lambda config: False)
+METHOD = Method("ols", OLS, fit, predict, selects=lambda config: False, products=True)

@@ -1,4 +1,4 @@
-"""Ridge regression: the whole penalty path from one eigendecomposition, the penalty chosen on validation rows."""
+"""Ridge regression: the whole penalty path from one eigendecomposition of the landmarks' moments."""
 
 from __future__ import annotations
 
@@ -6,45 +6,72 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gexinfer.engine.moments import cross_moments
-from gexinfer.methods._contract import Method, Model, Task, mean_absolute_error
-from gexinfer.methods._linear import Spectrum, predict
-
-# Per training row, because the sums that the penalty competes with grow with the rows.
-PENALTIES_PER_ROW = np.logspace(-4, 2, 25)
+from gexinfer.engine.blocks import Wide
+from gexinfer.methods._contract import Method, Model, Task, check_penalty
+from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, predict
 
 
 @dataclass(frozen=True)
 class Ridge:
     """Options of ridge regression."""
 
-    # scikit-learn's alpha, on standardised landmarks and targets; None tries 25 and keeps the best on validation.
+    # scikit-learn's alpha, on standardised landmarks and targets; None tries 25 and keeps the best.
     penalty: float | None = None
+    # Whether each target keeps its own best penalty instead of that of all.
+    per_gene: bool = False
 
     def __post_init__(self) -> None:
-        if self.penalty is not None and not 0 < self.penalty < np.inf:
-            raise ValueError(
-                f"penalty={self.penalty!r} must be positive and finite, or None to choose it. For none, method='ols'."
-            )
+        check_penalty(self.penalty, "For none, method='ols'.")
+        if self.penalty is not None and self.per_gene:
+            raise ValueError(f"per_gene=True chooses a penalty for each gene; leave out penalty={self.penalty!r}.")
 
 
 def fit(task: Task, config: Ridge) -> Model:
-    spectrum = Spectrum.of(cross_moments(task.train.blocks()))
-    penalty = config.penalty or choose_penalty(task, spectrum)
-    return Model({"coefficients": spectrum.coefficients(penalty)}, {"penalty": penalty})
+    spectrum = Spectrum.of(task.moments)
+    if config.penalty is not None:
+        penalties, errors = np.array([config.penalty]), np.zeros((1, task.train.n_targets))
+    else:
+        penalties = PENALTIES_PER_ROW * len(task.train)
+        errors = (validation_errors if len(task.validation) else cross_validation_errors)(task, spectrum, penalties)
+    inverses = np.stack([spectrum.inverse(penalty) for penalty in penalties])
+    if config.per_gene:
+        best = errors.argmin(axis=0)
+        chosen = penalties[best]
+        coefficients = spectrum.coefficients(inverses[best].T)
+        return Model({"coefficients": coefficients, "penalty": chosen}, {"penalty_median": float(np.median(chosen))})
+    best = errors.sum(axis=1).argmin()
+    return Model({"coefficients": spectrum.coefficients(inverses[best])}, {"penalty": float(penalties[best])})
 
 
-def choose_penalty(task: Task, spectrum: Spectrum) -> float:
-    penalties = PENALTIES_PER_ROW * len(task.train)
-    errors = np.zeros(len(penalties))
+def validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
+    """Return the (penalties, targets) absolute errors, summed over validation rows."""
+    errors = np.zeros((len(penalties), task.train.n_targets))
     rotated = spectrum.rotated.astype(np.float32)
     for x, y in task.validation.blocks():
         # In the rotated space a penalty is only a rescaling of columns.
         turned = (x @ spectrum.vectors).astype(np.float32)
+        away = np.empty_like(y)
         for i, penalty in enumerate(penalties):
-            predicted = (turned * spectrum.inverse(penalty).astype(np.float32)) @ rotated
-            errors[i] += mean_absolute_error(predicted, y) * len(x)
-    return float(penalties[errors.argmin()])
+            np.matmul(turned * spectrum.inverse(penalty).astype(np.float32), rotated, out=away)
+            away -= y
+            errors[i] += np.abs(away, out=away).sum(axis=0)
+    return errors
 
 
-METHOD = Method("ridge", Ridge, fit, predict, selects=lambda config: config.penalty is None)
+def cross_validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
+    """Return the (penalties, targets) errors of generalised cross-validation: no row is held out, none is read again.
+
+    Golub, Heath and Wahba, Technometrics 1979, 21:215.
+    """
+    n, squared = task.moments.n, spectrum.rotated**2
+    errors = np.zeros((len(penalties), task.train.n_targets))
+    for i, penalty in enumerate(penalties):
+        inverse = spectrum.inverse(penalty)
+        left = task.moments.yy - (2 * inverse - spectrum.values * inverse**2) @ squared
+        # One degree of freedom is the mean's.
+        freedom = 1 + (spectrum.values * inverse).sum()
+        errors[i] = left / n / (1 - freedom / n) ** 2
+    return errors
+
+
+METHOD = Method("ridge", Ridge, fit, predict, selects=lambda config: False, products=True, per_gene=("penalty",))

@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from gexinfer._names import listed
-from gexinfer._slots import metric_slot
+from gexinfer._slots import gene_slot
 
 # A column of a two-column paper, in inches, and the smallest text that stays legible in it.
 COLUMN = 3.4
@@ -50,7 +50,7 @@ def as_names(keys: str | Iterable[str]) -> list[str]:
 
 def gene_errors(adata: AnnData, keys: str | Iterable[str] | None) -> pd.DataFrame:
     """Return the standardised MAE per gene of these models, all where none is named."""
-    slot = metric_slot("mae")
+    slot = gene_slot("mae")
     if slot not in adata.varm:
         raise KeyError(f"adata.varm has no {slot!r}; run gexinfer.tl.predict(adata), then gexinfer.tl.evaluate(adata).")
     errors = adata.varm[slot]

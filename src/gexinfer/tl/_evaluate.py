@@ -15,9 +15,9 @@ from gexinfer._slots import (
     SPLIT,
     check_in_memory,
     check_unique,
+    gene_slot,
     layer_names,
     matrix,
-    metric_slot,
     split_by,
     split_rows,
 )
@@ -110,7 +110,7 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
     table["split_by"] = split_by(adata)
     warn_of_orders(table)
     for metric, frame in per_gene.items():
-        adata.varm[metric_slot(metric)] = frame
+        adata.varm[gene_slot(metric)] = frame
     adata.uns[EVALUATION] = table
     return table.copy()
 

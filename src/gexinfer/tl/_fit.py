@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, is_record, row_digests, to_uns
 from gexinfer._slots import (
+    PER_GENE,
     SPLIT,
     check_in_memory,
     check_name,
     check_unique,
+    gene_slot,
     landmark_places,
     layer_names,
     matrix,
@@ -24,7 +28,7 @@ from gexinfer._slots import (
     target_places,
 )
 from gexinfer.engine.blocks import Pairs, Rows, Scale, in_row_order
-from gexinfer.engine.moments import column_moments
+from gexinfer.engine.moments import Moments, moments
 from gexinfer.engine.report import say
 from gexinfer.methods import Method, Model, Task, configure, get_method
 from gexinfer.methods._contract import mean_absolute_error
@@ -60,7 +64,8 @@ def fit(
     adata
         Whole transcriptomes, samples x genes, dense or sparse, on a log scale.
     method
-        `"mean"`, `"ols"`, `"ridge"`, `"knn"`, `"knn_genes"` or `"dgex"`.
+        `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"` or
+        `"dgex"`.
     layer
         Layer to learn from; `X` where it is not given.
     targets
@@ -78,12 +83,22 @@ def fit(
     copy
         Return a changed copy instead of changing `adata`.
     **options
-        The method's own. `ridge`: `penalty`. `knn`, `knn_genes`: `k`. `dgex`: `recipe` ("modern" or "paper"), `layers`,
-        `hidden`, `dropout`, `activation`, `loss`, `layer_norm`, `input_noise`, `epochs`, `batch_size`, `learning_rate`.
+        The method's own. `ridge`: `penalty`, `per_gene`. `lasso`, `sample_lasso`: `penalty`. `rrr`: `rank`, `penalty`.
+        `knn`: `k`, `metric` ("euclidean" or "correlation"), `weights` ("uniform" or "distance"). `knn_genes`: `k`.
+        `kernel`: `kernel` ("arccos", "rbf" or "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `n_inducing`.
+        `dgex`: `recipe` ("modern" or "paper"), `layers`, `hidden`, `dropout`, `activation`, `loss`, `layer_norm`,
+        `input_noise`, `epochs`, `batch_size`, `learning_rate`.
 
     Returns
     -------
-    None, or the copy. Writes `uns[key_added]`: `params`, scalars to read, and `state`, the model.
+    None, or the copy. Writes:
+
+    `uns[key_added]`
+        `params`, scalars to read, and `state`, the model.
+    `varm["gexinfer_penalty"]`
+        For `ridge` with `per_gene=True`: a column with the penalty of each target.
+    `varm["gexinfer_n_landmarks"]`
+        For `lasso`: a column with the number of landmarks that each target uses.
 
     Raises
     ------
@@ -98,43 +113,79 @@ def fit(
     Warns
     -----
     UserWarning
-        The values look like raw counts or like standardised ones, a gene is constant, or `ols` has too few rows.
+        The values look like raw counts or like standardised ones, a gene is constant, or `ols` has too few rows or
+        collinear landmarks.
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with).
+    Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with: `ols`, `ridge`, `lasso`,
+    `knn_genes`). Mancuso et al., 2020 (`sample_lasso`).
     """
     chosen = get_method(method)
     config = configure(chosen, options)
     key = chosen.name if key_added is None else key_added
     check_in_memory(adata)
     check_key(adata, key, chosen, layer)
-    train, validation = resolve_rows(adata, layer, targets, allow_overlap)
-    if len(validation) == 0 and chosen.selects(config):
-        raise ValueError(
-            f"adata.obs[{SPLIT!r}] marks no row as 'validation', on which method={method!r} chooses its settings: "
-            f"{REMEDY}"
-        )
-    scale, values = look(adata, layer, train, validation)
+    rows = resolve_rows(adata, layer, targets, allow_overlap)
+    check_validation(chosen, config, rows)
+    reference = look(adata, layer, *rows, products=chosen.products)
+    fitted = learn(adata, reference, chosen, config, key, rng=rng, device=device, progress=progress)
+    adata = adata.copy() if copy else adata
+    write_model(adata, key, fitted)
+    return adata if copy else None
 
-    task = Task(Pairs(train, scale), Pairs(validation, scale), np.random.default_rng(rng), device, progress)
-    model = chosen.fit(task, config)
+
+@dataclass(frozen=True)
+class Reference:
+    """What a method learns from, and what is known of it: rows, their moments in data units, the kind of values."""
+
+    layer: str | None
+    train: Rows
+    validation: Rows
+    moments: Moments
+    values: Mapping[str, Any]
+
+
+def learn(
+    adata: AnnData,
+    reference: Reference,
+    method: Method,
+    config: Any,
+    key: str,
+    *,
+    rng: int | np.random.Generator,
+    device: str,
+    progress: bool,
+) -> FittedModel:
+    """Fit one method and tell how far off it is on the validation rows."""
+    train, validation, scale = reference.train, reference.validation, reference.moments.scale
+    task = Task(
+        Pairs(train, scale),
+        Pairs(validation, scale),
+        reference.moments.standardised(),
+        np.random.default_rng(rng),
+        device,
+        progress,
+    )
+    model = method.fit(task, config)
+    picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if not isinstance(value, str))
+    error = ""
     if len(validation):
-        error = validation_error(chosen, model, config, task)
-        model = Model(model.arrays, {**model.notes, "validation_mae": error})
-        if progress:
-            picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if name != "validation_mae")
-            say(f"fit: uns[{key!r}], validation MAE {error:.4f} standard deviations{picked}")
+        mae = validation_error(method, model, config, task)
+        model = Model(model.arrays, {**model.notes, "validation_mae": mae})
+        error = f", validation MAE {mae:.4f} standard deviations"
+    if progress and (error or picked):
+        say(f"fit: uns[{key!r}]{error}{picked}")
     n = len(train.landmarks)
-    fitted = FittedModel(
-        method=chosen.name,
+    return FittedModel(
+        method=method.name,
         config=config,
         model=model,
         landmarks=tuple(adata.var_names[train.landmarks]),
         targets=tuple(adata.var_names[train.targets]),
         landmark_scale=Scale(scale.mean[:n], scale.sd[:n]),
         target_scale=Scale(scale.mean[n:], scale.sd[n:]),
-        input={"layer": layer or "X", **values},
+        input={"layer": reference.layer or "X", **reference.values},
         provenance={
             "gexinfer": version("gexinfer"),
             "n_train": len(train),
@@ -142,10 +193,33 @@ def fit(
             "split_by": split_by(adata),
         },
         training_rows=row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
+        samples=tuple(adata.obs_names[train.rows].astype(str)) if method.similar else (),
     )
-    adata = adata.copy() if copy else adata
+
+
+def write_model(adata: AnnData, key: str, fitted: FittedModel) -> None:
+    """Write `uns[key]`, and into `varm` what the fit says of each gene."""
     adata.uns[key] = to_uns(fitted)
-    return adata if copy else None
+    for name in PER_GENE:
+        slot = gene_slot(name)
+        # A fit of another kind under this name must not leave the old one's column behind.
+        kept = adata.varm[slot].drop(columns=key, errors="ignore") if slot in adata.varm else pd.DataFrame()
+        if name in get_method(fitted.method).per_gene and name in fitted.model.arrays:
+            column = pd.Series(fitted.model.arrays[name], list(fitted.targets), dtype=float)
+            adata.varm[slot] = kept.reindex(adata.var_names).assign(**{key: column})
+        elif slot in adata.varm and kept.shape[1] == 0:
+            del adata.varm[slot]
+        elif slot in adata.varm:
+            adata.varm[slot] = kept
+
+
+def check_validation(method: Method, config: Any, rows: tuple[Rows, Rows]) -> None:
+    """Refuse a method that has to choose its settings and has no rows to do so."""
+    if len(rows[1]) == 0 and method.selects(config):
+        raise ValueError(
+            f"adata.obs[{SPLIT!r}] marks no row as 'validation', on which method={method.name!r} chooses its settings: "
+            f"{REMEDY}"
+        )
 
 
 def check_key(adata: AnnData, key: str, method: Method, layer: str | None) -> None:
@@ -182,12 +256,13 @@ def resolve_rows(
     return Rows(source, train, landmarks, wanted), Rows(source, validation, landmarks, wanted)
 
 
-def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows) -> tuple[Scale, dict[str, Any]]:
-    """Return the scale of each gene and the kind of values, having refused or warned of what spoils a fit."""
+def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows, *, products: bool) -> Reference:
+    """Return the rows with their moments and kind of values, having refused or warned of what spoils a fit."""
     names = adata.var_names[np.concatenate([train.landmarks, train.targets])]
-    moments = column_moments(train.blocks())
-    not_finite = moments.not_finite + (column_moments(validation.blocks()).not_finite if len(validation) else 0)
+    sums = moments(train.blocks(), len(train.landmarks) if products else 0, len(train))
+    not_finite = sums.not_finite + (moments(validation.blocks()).not_finite if len(validation) else 0)
     refuse_not_finite(not_finite, names, len(train) + len(validation), where_from(layer))
+    scale = sums.scale
     values = profile(train.source, train.rows, train.landmarks)
     if values["counts"]:
         warnings.warn(
@@ -197,14 +272,14 @@ def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows) -> tu
             UserWarning,
             stacklevel=3,
         )
-    if ((np.abs(moments.scale.mean) < 0.2) & (np.abs(moments.scale.sd - 1) < 0.2)).mean() > 0.9:
+    if ((np.abs(scale.mean) < 0.2) & (np.abs(scale.sd - 1) < 0.2)).mean() > 0.9:
         warnings.warn(
             f"{where_from(layer)} looks standardised gene by gene. Fit on log values as they are: a model standardises "
             "them itself, and a single new sample cannot be brought to this scale.",
             UserWarning,
             stacklevel=3,
         )
-    constant = names[moments.scale.sd == 0]
+    constant = names[scale.sd == 0]
     if len(constant):
         warnings.warn(
             f"{len(constant):,} genes are constant in the {len(train):,} training rows: {listed(constant)}. As "
@@ -212,7 +287,7 @@ def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows) -> tu
             UserWarning,
             stacklevel=3,
         )
-    return moments.scale, values
+    return Reference(layer, train, validation, sums, values)
 
 
 def validation_error(method: Method, model: Model, config: Any, task: Task) -> float:
@@ -220,5 +295,5 @@ def validation_error(method: Method, model: Model, config: Any, task: Task) -> f
     total = 0.0
     for x, y in task.validation.blocks():
         (predicted,) = method.predict(model, config, [x], task.device)
-        total += mean_absolute_error(predicted, y) * len(x)
+        total += mean_absolute_error(predicted[:, -y.shape[1] :], y) * len(x)
     return total / len(task.validation)

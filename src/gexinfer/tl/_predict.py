@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -26,6 +27,7 @@ from gexinfer._slots import (
 )
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
 from gexinfer.engine.report import Advance, say, steps
+from gexinfer.methods import METHODS, get_method
 from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
 
 
@@ -36,6 +38,7 @@ def predict(
     key: str | Iterable[str] | None = None,
     output: Literal["layer", "anndata", "mudata"] = "layer",
     layer: str | None = None,
+    std: bool = False,
     device: str = "auto",
     progress: bool = True,
     copy: bool = False,
@@ -62,6 +65,8 @@ def predict(
     layer
         Layer with the landmarks' values, `"X"` for X. Where it is not given, the layer the model was fitted on, or X
         where `adata` has no such layer.
+    std
+        Write the standard deviation of each inferred value, too. `kernel` knows it.
     device
         Where a network runs: `"auto"` (CUDA, MPS, then CPU), or any torch device.
     progress
@@ -74,7 +79,10 @@ def predict(
     None or the copy for `output="layer"`, else the new object. Of `adata` or the new AnnData these slots are written:
 
     `layers[key]`
-        float32, one for each model: landmarks carry their measured value, targets the inferred one, other genes NaN.
+        float32, one for each model: landmarks carry their measured value, targets the inferred one, other genes NaN. A
+        `sample_lasso` infers the landmarks that `adata` lacks, or that are NaN, too.
+    `layers[key + "_std"]`
+        With `std=True`: the standard deviation of the inferred values, in units of the data; other genes NaN.
     `var["gexinfer_role"]`
         landmark, inferred or not in model; where models differ, inferred if any infers the gene.
     `uns["gexinfer_predicted"]`
@@ -89,7 +97,8 @@ def predict(
         There is no model, none of that key, or a layer is missing.
     ValueError
         Landmarks are missing or hold NaN or inf, gene names are duplicated, targets are missing for `output="layer"`,
-        a layer of that name holds something else, or the model is damaged or of a newer version.
+        a layer of that name holds something else, the model is damaged or of a newer version, or `std=True` and the
+        method does not know it.
 
     Warns
     -----
@@ -101,30 +110,35 @@ def predict(
     check_adata(adata)
     models = resolve(adata, model, key)
     check_unique(adata)
+    if std:
+        check_std(models)
     if output == "layer":
         check_targets(adata, models)
-        check_layers(adata, models, layer)
+        check_layers(adata, models, layer, std)
         names = adata.var_names
     else:
         # MuData keeps what was measured in a modality of its own.
         genes = [(*([] if output == "mudata" else fitted.landmarks), *fitted.targets) for fitted in models.values()]
         names = pd.Index(list(dict.fromkeys(gene for part in genes for gene in part)))
 
-    layers = {}
+    layers, lacked = {}, {}
     with steps("predict", adata.n_obs * len(models), show=progress) as advance:
         for name, fitted in models.items():
-            layers[name] = infer(adata, fitted, names, name, layer_of(adata, fitted, layer), device, advance)
+            query = Query(adata, fitted, name, layer_of(adata, fitted, layer))
+            layers[name], lacked[name] = query.infer(names, device, advance)
+            if std:
+                layers[f"{name}_std"] = query.std(names, device)
         advance(0, f"{', '.join(models)} for {adata.n_obs:,} samples")
     if output == "layer":
         adata = adata.copy() if copy else adata
-        write_predictions(adata, models, layers)
+        write_predictions(adata, models, layers, lacked)
         return adata if copy else None
 
     values = first_layer(models, key)
     if len(models) > 1:
         say(f"predict: X holds {values!r}" + ("" if key is not None else ", the best on validation rows"))
     made = AnnData(X=layers[values].copy(), obs=in_memory(adata).obs.copy(), var=pd.DataFrame(index=names))
-    write_predictions(made, models, layers)
+    write_predictions(made, models, layers, lacked)
     return made if output == "anndata" else measured_and_inferred(adata, made)
 
 
@@ -155,9 +169,23 @@ def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
             )
 
 
-def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str | None) -> None:
+def check_std(models: Mapping[str, FittedModel]) -> None:
+    """Refuse to give a standard deviation that a method does not know."""
+    without = [name for name, fitted in models.items() if get_method(fitted.method).std is None]
+    if without:
+        having = [name for name in METHODS if get_method(name).std]
+        raise ValueError(
+            f"std=True: the models {listed(without)} know no standard deviation; those of {listed(having)} do. "
+            "Name them with key=."
+        )
+
+
+def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str | None, std: bool) -> None:
     """Refuse to overwrite measured values with inferred ones."""
-    for name, fitted in models.items():
+    written = dict(models)
+    if std:
+        written |= {f"{name}_std": fitted for name, fitted in models.items()}
+    for name, fitted in written.items():
         foreign = name in layer_names(adata) and name not in predicted_layers(adata)
         if foreign or name == layer_of(adata, fitted, layer):
             raise ValueError(
@@ -175,65 +203,104 @@ def layer_of(adata: AnnData, fitted: FittedModel, layer: str | None) -> str:
     return fitted_on if fitted_on in layer_names(adata) else "X"
 
 
+class Query:
+    """The landmarks of `adata` as a model wants them, block by block."""
+
+    def __init__(self, adata: AnnData, fitted: FittedModel, name: str, layer: str):
+        self.adata, self.fitted, self.name, self.where = adata, fitted, name, where_from(layer)
+        self.columns = landmark_columns(adata, fitted, name)
+        if layer != fitted.input["layer"]:
+            say(f"predict: {name} was fitted on {where_from(fitted.input['layer'])} and reads {self.where}")
+        self.source = in_row_order(matrix(adata, layer))
+        self.parts = list(row_slices(adata.n_obs, PREDICT_ROWS))
+        self.there = self.columns >= 0
+        self.any_panel = get_method(fitted.method).any_panel
+        if adata.n_obs:
+            mean, rows = fitted.landmark_scale.mean[self.there], np.arange(adata.n_obs)
+            mismatch = scale_mismatch(fitted.input, mean, self.source, rows, self.columns[self.there])
+            if mismatch:
+                warnings.warn(
+                    f"{name}: {mismatch}Bring {self.where} to the units of the fit, or name another layer=.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+
+    def blocks(self) -> Iterator[NDArray[np.floating]]:
+        """Yield (rows, landmarks), NaN where `adata` has no such gene; refuse the last one where values are none."""
+        bad = np.zeros(len(self.columns), np.intp)
+        for part in self.parts:
+            block = np.full((part.stop - part.start, len(self.columns)), np.nan, np.float32)
+            block[:, self.there] = dense(self.source, part, self.columns[self.there])
+            wrong = (np.isinf(block) if self.any_panel else ~np.isfinite(block)) & self.there
+            bad += wrong.sum(axis=0)
+            yield np.where(wrong, 0, block)
+        refuse_not_finite(bad[self.there], pd.Index(self.fitted.landmarks)[self.there], self.adata.n_obs, self.where)
+
+    def infer(self, names: pd.Index, device: str, advance: Advance) -> tuple[Float, NDArray[np.bool_]]:
+        """Return (samples, names) in data units: landmarks measured, targets inferred, other genes NaN.
+
+        And which landmarks some sample lacked, so that they are inferred, too.
+        """
+        out = np.full((self.adata.n_obs, len(names)), np.nan, np.float32)
+        landmarks, targets = locate(self.fitted.landmarks, names), locate(self.fitted.targets, names)
+        shown, lacked = landmarks >= 0, np.zeros(len(landmarks), bool)
+        measured: deque[NDArray[np.floating]] = deque()
+
+        def blocks() -> Iterator[NDArray[np.floating]]:
+            for block in self.blocks():
+                measured.append(block)
+                yield block
+
+        inferred = self.fitted.predict_blocks(blocks(), device=device)
+        for part, (landmark_block, target_block) in zip(self.parts, inferred, strict=True):
+            block = measured.popleft()
+            if self.any_panel:
+                lacked |= np.isnan(block).any(axis=0)
+                block = np.where(np.isnan(block), landmark_block, block)
+            out[part, landmarks[shown]] = block[:, shown]
+            out[part, targets] = target_block
+            advance(len(block), self.name)
+        if lacked.any():
+            say(f"predict: {self.name} infers {lacked.sum():,} landmarks, too, that samples lack")
+        return out, lacked
+
+    def std(self, names: pd.Index, device: str) -> Float:
+        """Return (samples, names) standard deviations of inferred targets, NaN for other genes."""
+        out = np.full((self.adata.n_obs, len(names)), np.nan, np.float32)
+        targets = locate(self.fitted.targets, names)
+        for part, block in zip(self.parts, self.fitted.std_blocks(self.blocks(), device=device), strict=True):
+            out[part, targets] = block
+        return out
+
+
 def landmark_columns(adata: AnnData, fitted: FittedModel, name: str) -> Indices:
-    """Return where the model's landmarks stand in `adata`, refusing a query that lacks some."""
+    """Return where the model's landmarks stand in `adata`, refusing a query that lacks what the method needs."""
     absent = lacking(fitted.landmarks, adata.var_names)
-    if absent:
+    takes_any = get_method(fitted.method).any_panel
+    if absent and not (takes_any and len(absent) < len(fitted.landmarks)):
+        instead = "" if takes_any else " Of such queries, method='sample_lasso' takes any."
         raise ValueError(
             f"adata.var_names lacks {len(absent):,} of the {len(fitted.landmarks):,} landmarks of {name!r}: "
             f"{listed(absent, 20)}. var_names starts with {listed(adata.var_names, 3)}. If they are there under "
-            "another kind of id, set adata.var_names to it; else fit a model on the landmarks you have."
+            f"another kind of id, set adata.var_names to it; else fit a model on the landmarks you have.{instead}"
         )
     return locate(fitted.landmarks, adata.var_names)
 
 
-def infer(
-    adata: AnnData, fitted: FittedModel, names: pd.Index, key: str, layer: str, device: str, advance: Advance
-) -> Float:
-    """Return (samples, names) in data units: landmarks measured, targets inferred, other genes NaN."""
-    columns = landmark_columns(adata, fitted, key)
-    if layer != fitted.input["layer"]:
-        say(f"predict: {key} was fitted on {where_from(fitted.input['layer'])} and reads {where_from(layer)}")
-    source = in_row_order(matrix(adata, layer))
-    if adata.n_obs:
-        rows = np.arange(adata.n_obs)
-        mismatch = scale_mismatch(fitted.input, fitted.landmark_scale.mean, source, rows, columns)
-        if mismatch:
-            warnings.warn(
-                f"{key}: {mismatch}Bring {where_from(layer)} to the units of the fit, or name another layer=.",
-                UserWarning,
-                stacklevel=3,
-            )
-    parts = list(row_slices(adata.n_obs, PREDICT_ROWS))
-    out = np.full((adata.n_obs, len(names)), np.nan, np.float32)
-    landmarks, targets = locate(fitted.landmarks, names), locate(fitted.targets, names)
-    not_finite = np.zeros(len(columns), np.intp)
-
-    def blocks() -> Iterator[NDArray[np.floating]]:
-        nonlocal not_finite
-        for part in parts:
-            block = dense(source, part, columns)
-            finite = np.isfinite(block)
-            not_finite = not_finite + (~finite).sum(axis=0)
-            out[part, landmarks[landmarks >= 0]] = block[:, landmarks >= 0]
-            yield np.where(finite, block, 0)
-
-    for part, block in zip(parts, fitted.predict_blocks(blocks(), device=device), strict=True):
-        out[part, targets] = block
-        advance(len(block), key)
-    refuse_not_finite(not_finite, adata.var_names[columns], adata.n_obs, where_from(layer))
-    return out
-
-
-def write_predictions(adata: AnnData, models: Mapping[str, FittedModel], layers: Mapping[str, Float]) -> None:
+def write_predictions(
+    adata: AnnData,
+    models: Mapping[str, FittedModel],
+    layers: Mapping[str, Float],
+    lacked: Mapping[str, NDArray[np.bool_]],
+) -> None:
     """Write `layers`, `var["gexinfer_role"]`, and which layers are predictions."""
     for name, layer in layers.items():
         adata.layers[name] = layer
-    adata.var[ROLE] = roles(adata, models.values())
+    adata.var[ROLE] = roles(adata, models, lacked)
     adata.uns[PREDICTED] = np.array(sorted(predicted_layers(adata) | set(layers)), dtype=object)
 
 
-def roles(adata: AnnData, models: Iterable[FittedModel]) -> pd.Categorical:
+def roles(adata: AnnData, models: Mapping[str, FittedModel], lacked: Mapping[str, NDArray[np.bool_]]) -> pd.Categorical:
     """Return what each gene is, by these models and by those before.
 
     Inferred outranks landmark, and landmark outranks neither, so that no inferred value passes for a measured one.
@@ -241,8 +308,9 @@ def roles(adata: AnnData, models: Iterable[FittedModel]) -> pd.Categorical:
     rank = {role: i for i, role in enumerate(ROLES)}
     before = adata.var[ROLE].astype(object).map(rank) if ROLE in adata.var else pd.Series(0, adata.var_names)
     now = before.fillna(0).to_numpy(dtype=np.int8)
-    for fitted in models:
-        for genes, role in ((fitted.landmarks, "landmark"), (fitted.targets, "inferred")):
+    for name, fitted in models.items():
+        holes = [gene for gene, hole in zip(fitted.landmarks, lacked[name], strict=True) if hole]
+        for genes, role in ((fitted.landmarks, "landmark"), (holes, "inferred"), (fitted.targets, "inferred")):
             places = locate(genes, adata.var_names)
             places = places[places >= 0]
             now[places] = np.maximum(now[places], rank[role])

@@ -45,7 +45,8 @@ def scale_mismatch(
     # On one scale the genes' means lie around the line of slope 1; cohorts of bulk RNA-seq were seen at 0.77 to 1.07,
     # single samples at 0.45 to 1.10, and a natural logarithm for one to base 2 is at 0.69.
     low, high = (0.73, 1.35) if len(rows) >= FEW_ROWS else (0.4, 2.5)
-    means = np.nan_to_num(sample(source, rows, columns), posinf=0, neginf=0).mean(axis=0)
+    values = sample(source, rows, columns)
+    means = np.where(np.isfinite(values), values, trained_mean).mean(axis=0)
     slope = means @ trained_mean / max(trained_mean @ trained_mean, 1e-9)
     if trained["counts"] != query["counts"]:
         kinds = {True: "counts", False: "values that are no counts"}

@@ -1,0 +1,31 @@
+"""How much memory there is to work with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+GB = 1e9
+
+
+def available(device: torch.device) -> int:
+    """Return the bytes that may still be taken: on CUDA the device's, else the machine's within its limits."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        free = min(free, int(limit) - int(used))
+    except (OSError, ValueError):
+        pass  # no control group, or one without a limit
+    if sys.platform == "linux":
+        import resource
+
+        limited = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limited != resource.RLIM_INFINITY:
+            free = min(free, limited - psutil.Process().memory_info().vms)
+    return max(free, 0)

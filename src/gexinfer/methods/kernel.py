@@ -1,0 +1,314 @@
+"""Kernel ridge regression for all targets at once, which is the mean of a Gaussian process; its sd on request.
+
+Cho and Saul, NeurIPS 2009 (arc-cosine kernel); Williams and Seeger, NeurIPS 2000 (Nystroem).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gexinfer.engine.blocks import Float, Pairs
+from gexinfer.engine.device import pick_device
+from gexinfer.engine.memory import GB, available
+from gexinfer.engine.moments import Moments, moments
+from gexinfer.engine.report import say, steps
+from gexinfer.methods._contract import Method, Model, Task, check_penalty
+from gexinfer.methods._linear import Spectrum
+
+# Penalties from weak to strong noise, in units of a target's variance; the search goes downward.
+PENALTIES = np.logspace(0.5, -4, 10)
+DEPTHS = (1, 2, 3, 4)
+BANDWIDTHS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
+# Beside the deep arc-cosine kernels a linear part never helped.
+LINEAR = {"arccos": (0.0,), "rbf": (0.0, 0.1, 0.3), "laplace": (0.0, 0.1, 0.3)}
+# The grid is searched with at most so many training rows: what it finds serves for all; its cost grows with the cube.
+SEARCH_ROWS = 2000
+# Inducing rows where memory does not allow the exact solution and nothing else was said.
+INDUCING = 2000
+# Below this share of the largest, a direction of the inducing rows' kernel is rounding.
+SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Options of kernel ridge regression."""
+
+    # arccos is a neural network of infinitely many ReLU units a layer.
+    kernel: Literal["arccos", "rbf", "laplace"] = "arccos"
+    # Hidden layers of that network; None tries 1 to 4 and keeps the best on validation.
+    depth: int | None = None
+    # Of rbf and laplace, in units of the median distance of training samples; None tries .35 to 4.
+    bandwidth: float | None = None
+    # Weight of a linear kernel that is added; None tries 0, .1 and .3 beside rbf and laplace.
+    linear: float | None = None
+    # What is added to the diagonal; None tries ten from 3.2 down to 1e-4.
+    penalty: float | None = None
+    # Training rows that stand for all, drawn at random (Nystroem); None is exact where memory allows.
+    n_inducing: int | None = None
+
+    def __post_init__(self) -> None:
+        check_penalty(self.penalty)
+        unused = "bandwidth" if self.kernel == "arccos" else "depth"
+        if getattr(self, unused) is not None:
+            raise ValueError(
+                f"{unused}={getattr(self, unused)!r} is no option of kernel={self.kernel!r}; leave it out."
+            )
+        for name, least in (("depth", 1), ("n_inducing", 2)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be at least {least}, or None to choose it.")
+        if self.bandwidth is not None and not 0 < self.bandwidth < np.inf:
+            raise ValueError(f"bandwidth={self.bandwidth!r} must be positive and finite, or None to choose it.")
+        if self.linear is not None and not 0 <= self.linear < np.inf:
+            raise ValueError(f"linear={self.linear!r} must not be negative, or None to choose it.")
+
+    def forms(self, unit: float) -> list[Form]:
+        """The kernels to try: one for each combination of what is left open."""
+        linear = LINEAR[self.kernel] if self.linear is None else (self.linear,)
+        if self.kernel == "arccos":
+            depths = DEPTHS if self.depth is None else (self.depth,)
+            return [Form(self.kernel, d, 0.0, w) for d, w in product(depths, linear)]
+        bandwidths = BANDWIDTHS if self.bandwidth is None else (self.bandwidth,)
+        return [Form(self.kernel, 0, h * unit, w) for h, w in product(bandwidths, linear)]
+
+    def chooses(self) -> bool:
+        return self.penalty is None or len(self.forms(1.0)) > 1
+
+
+@dataclass(frozen=True)
+class Form:
+    """A kernel with its shape settled; the bandwidth is a distance."""
+
+    kernel: str
+    depth: int
+    bandwidth: float
+    linear: float
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Inner products, over the number of landmarks, of some rows with others, from which every kernel follows."""
+
+    products: Tensor
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor, same: int = 0) -> Inner:
+        """Return the products of rows of `a` and `b`, of which so many at the beginning are the same."""
+        inner = cls(a @ b.T / a.shape[1], (a * a).mean(1), (b * b).mean(1))
+        # So that the distance of a row from itself is 0, not the root of a rounding error.
+        inner.products[:same].diagonal().copy_(inner.left[:same])
+        return inner
+
+    def distances(self) -> Tensor:
+        squared = self.left[:, None] + self.right - 2 * self.products
+        return squared.clamp_(min=0).sqrt_()
+
+    def median_distance(self) -> float:
+        """Return about the median: some rows serve as well as all pairs."""
+        return float(np.median(self.distances()[:500].cpu().numpy())) or 1.0
+
+    def kernel(self, form: Form) -> Tensor:
+        """Return (left, right) values of the kernel."""
+        if form.kernel == "arccos":
+            norms = (self.left[:, None] * self.right).sqrt_().clamp_(min=1e-12)
+            cosine = self.products / norms
+            for _ in range(form.depth):
+                cosine.clamp_(-1, 1)
+                angle = torch.arccos(cosine)
+                cosine = ((1 - cosine * cosine).sqrt_() + (torch.pi - angle) * cosine) / torch.pi
+            values = cosine * norms
+        elif form.kernel == "rbf":
+            values = (self.distances().square_() / (-2 * form.bandwidth**2)).exp_()
+        else:
+            values = (self.distances() / -form.bandwidth).exp_()
+        return values.add_(self.products, alpha=form.linear) if form.linear else values
+
+    def diagonal(self, form: Form) -> Tensor:
+        """Return (left,) values of the kernel of each left row with itself."""
+        own = self.left if form.kernel == "arccos" else torch.ones_like(self.left)
+        return own + form.linear * self.left
+
+
+def fit(task: Task, config: Kernel) -> Model:
+    device, n = pick_device(task.device), len(task.train)
+    if config.n_inducing is not None and config.n_inducing > n:
+        raise ValueError(f"n_inducing={config.n_inducing} is more than the {n} training rows; leave it out to use all.")
+    inducing = exact_or_not(config, n, task.train.n_targets, device, task.progress)
+    X, Y = rows(task.train, SEARCH_ROWS, task.rng, device)
+    unit = Inner.of(X, X, len(X)).median_distance()
+    form, penalty = search(task, config, X, Y, unit, device) if config.chooses() else settled(config, unit)
+    shape = {"depth": form.depth} if form.depth else {"bandwidth": form.bandwidth / unit, "median_distance": unit}
+    notes = {"linear": form.linear, **shape, "penalty": penalty}
+    if inducing is not None:
+        return nystroem(task, config, form, inducing, notes, device)
+    if n > SEARCH_ROWS:
+        X, Y = rows(task.train, n, task.rng, device)
+    coefficients = torch.cholesky_solve(Y, factor(Inner.of(X, X, len(X)).kernel(form), penalty))
+    signal = ((Y * coefficients).sum(0) / n).clamp_(min=0).sqrt_()
+    arrays = {"landmarks": X, "coefficients": coefficients, "signal": signal}
+    return Model({name: a.cpu().numpy() for name, a in arrays.items()}, notes)
+
+
+def settled(config: Kernel, unit: float) -> tuple[Form, float]:
+    """Return the kernel and the penalty that the options leave no choice about."""
+    assert config.penalty is not None
+    return config.forms(unit)[0], config.penalty
+
+
+def exact_or_not(config: Kernel, n: int, n_targets: int, device: torch.device, tell: bool) -> int | None:
+    """Return the number of inducing rows, None for the exact solution; say what memory it takes before it is taken."""
+    needed, there = 4 * (4 * n**2 + 2 * n * n_targets), available(device)
+    cost = f"{needed / GB:.1f} GB for {n:,} training rows, {there / GB:.1f} GB are free"
+    if config.n_inducing is not None:
+        return config.n_inducing
+    if needed < there:
+        if tell:
+            say(f"kernel: exact, about {cost}")
+        return None
+    inducing = min(INDUCING, n)
+    say(f"kernel: exact would take {cost}; {inducing:,} rows stand for all (n_inducing={inducing})")
+    return inducing
+
+
+def some(pairs: Pairs, most: int, rng: np.random.Generator) -> Pairs:
+    """Return at most so many rows, drawn at random."""
+    if len(pairs) <= most:
+        return pairs
+    picks = np.sort(rng.choice(len(pairs), most, replace=False))
+    return replace(pairs, rows=replace(pairs.rows, rows=pairs.rows.rows[picks]))
+
+
+def rows(pairs: Pairs, most: int, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the landmarks and targets of at most so many rows on the device."""
+    X, Y = (torch.from_numpy(a).to(device) for a in some(pairs, most, rng).arrays())
+    return X, Y
+
+
+def factor(K: Tensor, penalty: float) -> Tensor:
+    """Return the Cholesky factor of K + penalty; overwrites neither."""
+    shifted = K.clone()
+    shifted.diagonal().add_(penalty)
+    lower, failed = torch.linalg.cholesky_ex(shifted)
+    if failed:
+        raise FloatingPointError(
+            f"kernel: penalty={penalty:g} is too weak for float32; fit again with a larger penalty=."
+        )
+    return lower
+
+
+def search(task: Task, config: Kernel, X: Tensor, Y: Tensor, unit: float, device: torch.device) -> tuple[Form, float]:
+    """Return the kernel and the penalty with the lowest validation error.
+
+    One matrix of inner products serves all kernels. For each penalty one Cholesky factor and as many solutions as there
+    are validation rows, not targets, give the error.
+    """
+    x, y = rows(task.validation, SEARCH_ROWS, task.rng, device)
+    inner, n = Inner.of(torch.cat([X, x]), X, len(X)), len(X)
+    forms = config.forms(unit)
+    best_error, best = np.inf, (forms[0], float(PENALTIES[0]))
+    with steps("kernel", len(forms), show=task.progress) as advance:
+        for form in forms:
+            K = inner.kernel(form)
+            lowest, rises = np.inf, 0
+            for penalty in PENALTIES if config.penalty is None else [config.penalty]:
+                try:
+                    weights = torch.cholesky_solve(K[n:].T, factor(K[:n], penalty))
+                except FloatingPointError:
+                    break
+                error = float((weights.T @ Y - y).abs().mean())
+                if error < best_error:
+                    best_error, best = error, (form, float(penalty))
+                rises = rises + 1 if error > lowest else 0
+                lowest = min(lowest, error)
+                if rises == 2:
+                    break
+            advance(1, f"MAE val {best_error:.4f}")
+    return best
+
+
+def nystroem(task: Task, config: Kernel, form: Form, m: int, notes: dict[str, Any], device: torch.device) -> Model:
+    """Ridge regression on the features that `m` training rows span, from moments streamed over all of them."""
+    Z = rows(task.train, m, task.rng, device)[0]
+    values, vectors = torch.linalg.eigh(Inner.of(Z, Z, len(Z)).kernel(form).cpu().double())
+    kept = values > SMALLEST * values[-1]
+    whiten = (vectors[:, kept] / values[kept].sqrt()).float().to(device)
+
+    def features(x: Float) -> Float:
+        return (Inner.of(torch.from_numpy(x).to(device), Z).kernel(form) @ whiten).cpu().numpy()
+
+    k = whiten.shape[1]
+    sums = moments((np.hstack([features(x), y]) for x, y in task.train.blocks()), k, len(task.train))
+    spectrum = Spectrum.of(about_zero(sums))
+    penalties = PENALTIES if config.penalty is None else np.array([config.penalty])
+    errors = np.zeros(len(penalties))
+    for x, y in task.validation.blocks() if len(penalties) > 1 else ():
+        turned = features(x) @ spectrum.vectors
+        for i, penalty in enumerate(penalties):
+            predicted = (turned * spectrum.inverse(penalty)) @ spectrum.rotated
+            errors[i] += np.abs(predicted - y).sum(dtype=np.float64)
+    penalty = float(penalties[errors.argmin()])
+    inverse = spectrum.inverse(penalty)
+    wide = whiten.cpu().numpy().astype(np.float64) @ spectrum.vectors
+    left = sums.yy + sums.n * sums.mean[k:] ** 2 - inverse @ spectrum.rotated**2
+    arrays = {
+        "landmarks": Z.cpu().numpy(),
+        "coefficients": wide @ (inverse[:, None] * spectrum.rotated),
+        "signal": np.sqrt(np.maximum(left, 0) / penalty / sums.n),
+        # Of a row's kernel values, what they explain of its own variance.
+        "explains": wide * np.sqrt(spectrum.values * inverse),
+    }
+    return Model(
+        {name: a.astype(np.float32) for name, a in arrays.items()}, notes | {"penalty": penalty, "n_inducing": m}
+    )
+
+
+def about_zero(sums: Moments) -> Moments:
+    """Return sums of products about zero instead of about the mean: a kernel has no intercept."""
+    k, n, mean = len(sums.xx), sums.n, sums.mean
+    xx, xy = sums.xx + n * np.outer(mean[:k], mean[:k]), sums.xy + n * np.outer(mean[:k], mean[k:])
+    return replace(sums, xx=xx, xy=xy)
+
+
+def form_of(model: Model, config: Kernel) -> Form:
+    """Return the kernel that was chosen."""
+    notes = {name: float(value) for name, value in model.notes.items()}
+    if config.kernel == "arccos":
+        return Form(config.kernel, int(notes["depth"]), 0.0, notes["linear"])
+    return Form(config.kernel, 0, notes["bandwidth"] * notes["median_distance"], notes["linear"])
+
+
+@torch.no_grad()
+def predict(model: Model, config: Kernel, blocks: Iterable[Float], device: str) -> Iterator[Float]:
+    there, form = pick_device(device), form_of(model, config)
+    known, coefficients = (torch.from_numpy(model.arrays[name]).to(there) for name in ("landmarks", "coefficients"))
+    for x in blocks:
+        K = Inner.of(torch.from_numpy(x).to(there), known).kernel(form)
+        yield (K @ coefficients).cpu().numpy()
+
+
+@torch.no_grad()
+def std(model: Model, config: Kernel, blocks: Iterable[Float], device: str) -> Iterator[Float]:
+    """Yield the posterior sd of a new measurement: what the training rows leave open, and noise."""
+    there, form, penalty = pick_device(device), form_of(model, config), float(model.notes["penalty"])
+    known, signal = (torch.from_numpy(model.arrays[name]).to(there) for name in ("landmarks", "signal"))
+    if "explains" in model.arrays:
+        explains = torch.from_numpy(model.arrays["explains"]).to(there)
+    else:
+        lower = factor(Inner.of(known, known, len(known)).kernel(form), penalty)
+    for x in blocks:
+        inner = Inner.of(torch.from_numpy(x).to(there), known)
+        K = inner.kernel(form)
+        part = K @ explains if "explains" in model.arrays else torch.linalg.solve_triangular(lower, K.T, upper=False).T
+        variance = (inner.diagonal(form) - (part**2).sum(1)).clamp_(min=0) + penalty
+        yield (variance.sqrt_()[:, None] * signal).cpu().numpy()
+
+
+METHOD = Method("kernel", Kernel, fit, predict, selects=Kernel.chooses, holds_samples=True, std=std)

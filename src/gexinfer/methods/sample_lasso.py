@@ -1,0 +1,120 @@
+"""SampleLASSO: each query sample is written as a sparse mixture of training samples, which gives its other genes.
+
+Mancuso et al., 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gexinfer.engine.blocks import Float, Indices, Wide
+from gexinfer.engine.memory import GB, available
+from gexinfer.methods._contract import SIMILAR, Method, Model, Task, check_penalty
+from gexinfer.methods._descent import ROUGH, descend
+
+# In units of the mean product of standardised genes. Downward, each from the one before.
+PENALTIES = np.logspace(-0.5, -3, 11)
+# A lasso for each is solved at each penalty.
+CHOOSING_ROWS = 200
+
+
+@dataclass(frozen=True)
+class SampleLasso:
+    """Options of the lasso over samples."""
+
+    # scikit-learn's alpha with landmarks as rows and training samples as columns; None goes down from .32 and keeps the
+    # best on validation.
+    penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        check_penalty(self.penalty)
+
+
+class Mixtures:
+    """The lassos of query samples over the training samples, the Gram matrix kept while the panel stays the same."""
+
+    def __init__(self, landmarks: Float):
+        self.landmarks = landmarks
+        self.panel: np.ndarray | None = None
+
+    def targets(self, x: Float, panel: np.ndarray) -> Wide:
+        """Return (rows, samples) products of query and training samples over the landmarks of a panel."""
+        if self.panel is None or (self.panel != panel).any():
+            self.panel, self.known = panel, self.landmarks[:, panel].astype(np.float64)
+            self.gram = self.known @ self.known.T / panel.sum()
+        return x[:, panel] @ self.known.T / panel.sum()
+
+    def weights(self, x: Float, penalty: float) -> Wide:
+        """Return the (rows, samples) weights; landmarks that a row lacks are NaN."""
+        weights = np.zeros((len(x), len(self.landmarks)))
+        panels, which = np.unique(~np.isnan(x), axis=0, return_inverse=True)
+        for i, panel in enumerate(panels):
+            rows = which.reshape(-1) == i
+            if panel.any():
+                found = weights[rows]
+                descend_from = self.targets(x[rows], panel)
+                descend(self.gram, descend_from, penalty, found)
+                weights[rows] = found
+        return weights
+
+
+def fit(task: Task, config: SampleLasso) -> Model:
+    n = len(task.train)
+    needed, there = 3 * 8 * n**2, available(torch.device("cpu"))
+    if needed > there:
+        raise ValueError(
+            f"sample_lasso compares all {n:,} training samples with each other and needs {needed / GB:.1f} GB for it; "
+            f"{there / GB:.1f} GB are free. Mark fewer rows as 'train' in adata.obs['split'], or use method='lasso'."
+        )
+    X, Y = task.train.arrays()
+    penalty = config.penalty or choose_penalty(task, X, Y)
+    return Model({"landmarks": X, "targets": Y}, {"penalty": penalty})
+
+
+def choose_penalty(task: Task, X: Float, Y: Float) -> float:
+    """Follow the path until the validation error rises, and return its best penalty."""
+    x, y = task.validation.arrays()
+    spread = np.unique(np.linspace(0, len(x) - 1, min(len(x), CHOOSING_ROWS)).astype(int))
+    x, y = x[spread], y[spread]
+    mixtures = Mixtures(X)
+    targets = mixtures.targets(x, np.ones(x.shape[1], bool))
+    weights = np.zeros_like(targets)
+    best_error, best = np.inf, 0.0
+    for penalty in PENALTIES:
+        descend(mixtures.gram, targets, penalty, weights, ROUGH)
+        error = float(np.abs(weights.astype(np.float32) @ Y - y).sum(dtype=np.float64))
+        if error > best_error:
+            break
+        best_error, best = error, float(penalty)
+    return best
+
+
+def predict(model: Model, config: SampleLasso, blocks: Iterable[Float], device: str) -> Iterator[Float]:
+    samples = np.hstack([model.arrays["landmarks"], model.arrays["targets"]])
+    mixtures = Mixtures(model.arrays["landmarks"])
+    for x in blocks:
+        yield mixtures.weights(x, float(model.notes["penalty"])).astype(np.float32) @ samples
+
+
+def similar(model: Model, config: SampleLasso, blocks: Iterable[Float], device: str) -> Iterator[tuple[Indices, Float]]:
+    mixtures = Mixtures(model.arrays["landmarks"])
+    for x in blocks:
+        weights = mixtures.weights(x, float(model.notes["penalty"]))
+        largest = np.argsort(-weights, axis=1, kind="stable")[:, :SIMILAR]
+        yield largest, np.take_along_axis(weights, largest, axis=1).astype(np.float32)
+
+
+METHOD = Method(
+    "sample_lasso",
+    SampleLasso,
+    fit,
+    predict,
+    selects=lambda config: config.penalty is None,
+    holds_samples=True,
+    similar=similar,
+    any_panel=True,
+)

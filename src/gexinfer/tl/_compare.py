@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._slots import check_in_memory, split_rows
+from gexinfer.methods import configure, get_method
+from gexinfer.tl._evaluate import evaluate
+from gexinfer.tl._fit import check_key, check_validation, learn, look, resolve_rows, write_model
+from gexinfer.tl._predict import predict
+
+
+def compare(
+    adata: AnnData,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]],
+    *,
+    layer: str | None = None,
+    targets: str | Sequence[str] | None = None,
+    allow_overlap: bool = False,
+    rng: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Fit, predict and evaluate several methods in one call.
+
+    All learn from the same training rows, whose moments are summed up once, and are judged on the same test rows.
+
+    Parameters
+    ----------
+    adata
+        Whole transcriptomes with landmarks and a split, as for `gexinfer.tl.fit`.
+    methods
+        Names of methods; or a mapping of a model's name to the options of its fit, where `"method"` is the method if
+        the name is not: `{"ridge": {}, "wide": {"method": "dgex", "hidden": 3000}}`.
+    layer
+        Layer to learn from; `X` where it is not given.
+    targets
+        Which genes to infer, as in `gexinfer.tl.fit`.
+    allow_overlap
+        Infer landmarks too, where `targets` names some.
+    rng
+        Seed; each fit starts from it.
+    device
+        Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device.
+    progress
+        Show bars, or lines where there is no screen.
+
+    Returns
+    -------
+    The table of `gexinfer.tl.evaluate`, and for each model `fit_seconds` (without the pass over the training rows that
+    all share) and `predict_seconds` (of all samples). Writes what `fit`, `predict` and `evaluate` write.
+
+    Raises
+    ------
+    KeyError
+        A slot is missing.
+    TypeError
+        A method has no such option.
+    ValueError
+        As in `gexinfer.tl.fit`, or there are no test rows. Nothing is fitted then.
+
+    References
+    ----------
+    Chen et al., Bioinformatics 2016, 32:1832 (the error, and the linear baselines).
+    """
+    options = (
+        {name: dict(o) for name, o in methods.items()} if isinstance(methods, Mapping) else {m: {} for m in methods}
+    )
+    if isinstance(methods, str) or not options:
+        raise ValueError(f"methods={methods!r} must be a list of methods, e.g. ['mean', 'ridge', 'kernel'].")
+    check_in_memory(adata)
+    rows = resolve_rows(adata, layer, targets, allow_overlap)
+    if len(split_rows(adata, "test")) == 0:
+        raise ValueError(
+            "adata.obs['split'] marks no row as 'test', on which to compare: run gexinfer.pp.split(adata)."
+        )
+    plans = {}
+    for name, given in options.items():
+        method = get_method(given.pop("method", name))
+        plans[name] = method, configure(method, given)
+        check_key(adata, name, method, layer)
+        check_validation(method, plans[name][1], rows)
+    reference = look(adata, layer, *rows, products=any(method.products for method, _ in plans.values()))
+
+    seconds = {}
+    for name, (method, config) in plans.items():
+        started = perf_counter()
+        fitted = learn(adata, reference, method, config, name, rng=rng, device=device, progress=progress)
+        write_model(adata, name, fitted)
+        fit_seconds = perf_counter() - started
+        predict(adata, key=name, layer=layer or "X", device=device, progress=progress)
+        seconds[name] = {"fit_seconds": fit_seconds, "predict_seconds": perf_counter() - started - fit_seconds}
+    table = evaluate(adata, key=list(plans))
+    return table.join(pd.DataFrame.from_dict(seconds, orient="index"))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._record import FittedModel
+from gexinfer._slots import check_in_memory, check_unique
+from gexinfer.methods._contract import SIMILAR
+from gexinfer.tl._predict import Query, layer_of, resolve
+
+
+def similar_samples(
+    adata: AnnData,
+    model: AnnData | FittedModel | None = None,
+    *,
+    key: str = "sample_lasso",
+    n_samples: int = 5,
+    layer: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Name the training samples that each sample's prediction is made of.
+
+    A `sample_lasso` writes a sample as a sparse mixture of training samples. Those with the largest weights are the
+    most similar ones by its landmarks.
+
+    Parameters
+    ----------
+    adata
+        Samples x genes, with some landmarks of the model.
+    model
+        Where the model is, as in `gexinfer.tl.predict`.
+    key
+        Name of the model.
+    n_samples
+        How many to name, at most 5.
+    layer
+        Layer with the landmarks' values, as in `gexinfer.tl.predict`.
+    copy
+        Return a changed copy instead of changing `adata`.
+
+    Returns
+    -------
+    None, or the copy. Writes `obsm[key + "_similar"]`, a DataFrame with the columns `sample_1`, `weight_1`, `sample_2`
+    and so on, the largest weight first. A name is empty where fewer samples have a positive weight.
+
+    Raises
+    ------
+    KeyError
+        There is no model of that key.
+    ValueError
+        The model is of another method, no landmark is there, or values are inf.
+
+    References
+    ----------
+    Mancuso et al., 2020 (SampleLASSO).
+    """
+    check_in_memory(adata)
+    check_unique(adata)
+    if not 1 <= n_samples <= SIMILAR:
+        raise ValueError(f"n_samples={n_samples!r} must be 1 to {SIMILAR}.")
+    ((name, fitted),) = resolve(adata, model, key).items()
+    query = Query(adata, fitted, name, layer_of(adata, fitted, layer))
+    places, weights = fitted.similar(np.concatenate(list(query.blocks())))
+    names = np.where(weights > 0, np.array(fitted.samples, dtype=object)[places], "")
+    columns: dict[str, np.ndarray] = {}
+    for i in range(min(n_samples, places.shape[1])):
+        columns |= {f"sample_{i + 1}": names[:, i], f"weight_{i + 1}": np.maximum(weights[:, i], 0)}
+    adata = adata.copy() if copy else adata
+    adata.obsm[f"{name}_similar"] = pd.DataFrame(columns, adata.obs_names)
+    return adata if copy else None
