@@ -98,8 +98,8 @@ def test_ax_is_drawn_on(evaluated):
 def test_nothing_to_draw(small, evaluated):
     with pytest.raises(KeyError, match="gexinfer_mae.*gexinfer.tl.predict.*gexinfer.tl.evaluate"):
         gx.pl.error_density(small)
-    with pytest.raises(KeyError, match="no model 'lasso'; it has 'mean', 'ols'"):
-        gx.pl.error_scatter(evaluated, "ridge", against="lasso")
+    with pytest.raises(KeyError, match="no model 'lassie'; it has 'mean', 'ols'"):
+        gx.pl.error_scatter(evaluated, "ridge", against="lassie")
     with pytest.raises(ValueError, match=r"None of \['ridge'\] was trained by epochs; run gexinfer.tl.fit"):
         gx.pl.training(evaluated, "ridge")
     with pytest.raises(KeyError, match="no gexinfer model 'net'; it holds"):

@@ -243,7 +243,7 @@ def test_backed_and_lazy_queries(fitted, query, tmp_path):
             found = made if output == "anndata" else made["inferred"]
             np.testing.assert_array_equal(found.X, expected[:, found.var_names].X)
             assert isinstance(made.obs, pd.DataFrame)
-    with pytest.raises(TypeError, match="read lazily. Load it first: adata = adata.to_memory"):
+    with pytest.raises(TypeError, match="read lazily, its tables too. Load those.*adata.obs.to_memory"):
         gx.tl.fit(lazy, "ridge", progress=False)
 
 

@@ -190,10 +190,10 @@ def test_a_record_with_an_option_of_the_future_says_what_to_do(fitted):
     data = to_bytes(gx.io.read_model(fitted, key="ridge"))
     head = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["gexinfer"])
     arrays = safetensors.numpy.load(data)
-    head["config"]["per_gene"] = True
+    head["config"]["per_pathway"] = True
     head["digest"] = digest(head, arrays)
     with pytest.raises(
-        ValueError, match="uns was written by gexinfer .* per_gene=True is not an option .*pip install --up"
+        ValueError, match="uns was written by gexinfer .* per_pathway=True is not an option .*pip install --up"
     ):
         from_bytes(safetensors.numpy.save(arrays, {"gexinfer": json.dumps(head)}), "uns")
 

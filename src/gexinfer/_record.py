@@ -107,7 +107,7 @@ class FittedModel:
         return np.concatenate([places for places, _ in shown]), np.concatenate([weights for _, weights in shown])
 
     def cut(self, X: NDArray[np.floating], parts: Iterable[slice]) -> Iterator[NDArray[np.floating]]:
-        """Return the parts of an array of landmarks, having refused one of another shape or with values that are none."""
+        """Return the parts of an array of landmarks, having refused one of another shape or with NaN or inf."""
         if np.ndim(X) != 2 or X.shape[1] != len(self.landmarks):
             raise ValueError(
                 f"X has shape {np.shape(X)}; this model needs an array of (samples, {len(self.landmarks):,} landmarks)."

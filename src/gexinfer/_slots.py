@@ -75,7 +75,10 @@ def check_in_memory(adata: Any) -> None:
     """Refuse what is no AnnData, and one that was read lazily, whose tables are no DataFrames."""
     check_adata(adata)
     if not isinstance(adata.obs, pd.DataFrame):
-        raise TypeError("adata was read lazily. Load it first: adata = adata.to_memory().")
+        raise TypeError(
+            "adata was read lazily, its tables too. Load those; the values may stay where they are: "
+            "adata.obs, adata.var = adata.obs.to_memory(), adata.var.to_memory()."
+        )
 
 
 def check_unique(adata: AnnData) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,20 +79,21 @@ def moments(blocks: Iterable[NDArray[np.floating]], n_landmarks: int = 0, n_rows
     """
     p = n_landmarks
     products = np.float64 if n_rows <= EXACT_ROWS else np.float32
-    columns = ColumnSums()
     xx, xy = np.zeros((p, p)), np.zeros((p, 0))
-    # The next block is read while this one is multiplied.
-    for block in ahead(blocks):
-        near = columns.add(block)
-        if xy.shape[1] == 0:
-            xy = np.zeros((p, near.shape[1] - p))
-            product = np.empty(xy.shape, products)
-        if p:
-            wide = near[:, :p].astype(np.float64)
-            left = wide if products is np.float64 else near[:, :p]
-            with np.errstate(invalid="ignore"):
-                xx += wide.T @ wide
-                xy += np.matmul(left.T, near[:, p:].astype(products, copy=False), out=product)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        columns = ColumnSums(threads)
+        # The next block is read while this one is multiplied.
+        for block in ahead(blocks):
+            near = columns.add(block)
+            if xy.shape[1] == 0:
+                xy = np.zeros((p, near.shape[1] - p))
+                product = np.empty(xy.shape, products)
+            if p:
+                wide = near[:, :p].astype(np.float64)
+                left = wide if products is np.float64 else near[:, :p]
+                with np.errstate(invalid="ignore", over="ignore"):
+                    xx += wide.T @ wide
+                    xy += np.matmul(left.T, near[:, p:].astype(products, copy=False), out=product)
     return columns.about_the_mean(xx, xy)
 
 
@@ -103,19 +106,26 @@ class ColumnSums:
 
     n = 0
 
+    def __init__(self, threads: ThreadPoolExecutor):
+        self.threads = threads
+
     def add(self, block: NDArray[np.floating]) -> Float:
         """Add a block's columns to the sums and return its deviations, which the next call overwrites."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            if self.n == 0:
-                self.start(block)
-            near = self.near[: len(block)] if len(block) <= len(self.near) else np.empty(block.shape, np.float32)
-            total = np.zeros_like(self.sums)
-            for part in row_slices(len(block), CACHED_ROWS):
+        if self.n == 0:
+            self.start(block)
+        near = self.near[: len(block)] if len(block) <= len(self.near) else np.empty(block.shape, np.float32)
+
+        def sums_of(part: slice) -> tuple[Wide, Wide]:
+            with np.errstate(invalid="ignore", over="ignore"):
                 away = block[part] - self.shift
-                away /= self.unit
-                total += away.sum(axis=0)
-                self.squares += np.einsum("ij,ij->j", away, away)
+                away *= self.inverse
                 near[part] = away
+                return away.sum(axis=0), np.einsum("ij,ij->j", away, away)
+
+        total = np.zeros(block.shape[1])
+        for sums, squares in self.threads.map(sums_of, row_slices(len(block), CACHED_ROWS)):
+            total += sums
+            self.squares += squares
         if not np.isfinite(total).all():
             self.not_finite += (~np.isfinite(block)).sum(axis=0)
         self.sums += total
@@ -123,12 +133,13 @@ class ColumnSums:
         return near
 
     def start(self, block: NDArray[np.floating]) -> None:
-        finite = np.where(np.isfinite(block), block, 0).astype(np.float64)
-        constant, sd = (block == block[0]).all(axis=0), finite.std(axis=0)
-        self.shift = np.where(constant, finite[0], finite.mean(axis=0))
-        self.unit = np.where(constant | (sd == 0), 1, sd)
-        self.sums, self.squares = np.zeros_like(self.shift), np.zeros_like(self.shift)
-        self.not_finite = np.zeros(len(self.shift), np.intp)
+        genes = block.shape[1]
+        finite = block if np.isfinite(block).all() else np.where(np.isfinite(block), block, 0)
+        constant, sd = (finite == finite[0]).all(axis=0), finite.std(axis=0)
+        self.shift = np.where(constant, finite[0], finite.mean(axis=0)).astype(np.float64)
+        self.unit = np.where(constant | (sd == 0), 1, sd).astype(np.float64)
+        self.inverse = 1 / self.unit
+        self.sums, self.squares, self.not_finite = np.zeros(genes), np.zeros(genes), np.zeros(genes, np.intp)
         # Written again and again: asking the system for fresh memory costs as much as the sums themselves.
         self.near = np.empty(block.shape, np.float32)
 

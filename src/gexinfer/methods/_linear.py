@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from gexinfer.engine.blocks import Float, Wide
 from gexinfer.engine.moments import Moments
@@ -51,7 +51,11 @@ def unpenalised(moments: Moments) -> Wide | None:
     if failed:
         return None
     reciprocal_condition, _ = lapack.dpocon(factor, np.abs(moments.xx).sum(axis=0).max())
-    return lapack.dpotrs(factor, moments.xy)[0] if reciprocal_condition > 1e-10 else None
+    if reciprocal_condition < 1e-10:
+        return None
+    # From the right, of the transpose: that is how X'Y lies in memory.
+    half = blas.dtrsm(1, factor, moments.xy.T, side=1)
+    return blas.dtrsm(1, factor, half, side=1, trans_a=1, overwrite_b=1).T
 
 
 def predict(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:

@@ -1,6 +1,6 @@
 """Kernel ridge regression for all targets at once, which is the mean of a Gaussian process; its sd on request.
 
-Cho and Saul, NeurIPS 2009 (arc-cosine kernel); Williams and Seeger, NeurIPS 2000 (Nystroem).
+Cho and Saul, NIPS 2009 (arc-cosine kernel); Williams and Seeger, NIPS 2000 (Nystroem).
 """
 
 from __future__ import annotations

@@ -59,10 +59,7 @@ def validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
 
 
 def cross_validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
-    """Return the (penalties, targets) errors of generalised cross-validation: no row is held out, none is read again.
-
-    Golub, Heath and Wahba, Technometrics 1979, 21:215.
-    """
+    """Return the (penalties, targets) errors of generalised cross-validation, which reads no row again."""
     n, squared = task.moments.n, spectrum.rotated**2
     errors = np.zeros((len(penalties), task.train.n_targets))
     for i, penalty in enumerate(penalties):

@@ -42,7 +42,7 @@ class Factors:
 def factorise(spectrum: Spectrum, outer: Wide, penalty: float) -> Factors:
     """Order ridge's solution by what its directions explain of the targets, penalty included.
 
-    Mukherjee and Zhu, Stat. Anal. Data Min. 2011, 4:612. `outer` is rotated @ rotated.T.
+    Mukherjee and Zhu, Statistical Analysis and Data Mining 2011, 4:612. `outer` is rotated @ rotated.T.
     """
     root = np.sqrt(spectrum.inverse(penalty))
     # The right singular vectors of the penalised fit, by way of the smaller side.

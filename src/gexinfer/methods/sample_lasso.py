@@ -1,6 +1,6 @@
 """SampleLASSO: each query sample is written as a sparse mixture of training samples, which gives its other genes.
 
-Mancuso et al., 2020.
+Mancuso et al., Nucleic Acids Research 2020, 48:e125.
 """
 
 from __future__ import annotations
@@ -94,10 +94,11 @@ def choose_penalty(task: Task, X: Float, Y: Float) -> float:
 
 
 def predict(model: Model, config: SampleLasso, blocks: Iterable[Float], device: str) -> Iterator[Float]:
-    samples = np.hstack([model.arrays["landmarks"], model.arrays["targets"]])
+    # In float64: in float32 a product's last bit depends on the row's place in the block.
+    samples = np.hstack([model.arrays["landmarks"], model.arrays["targets"]], dtype=np.float64)
     mixtures = Mixtures(model.arrays["landmarks"])
     for x in blocks:
-        yield mixtures.weights(x, float(model.notes["penalty"])).astype(np.float32) @ samples
+        yield (mixtures.weights(x, float(model.notes["penalty"])) @ samples).astype(np.float32)
 
 
 def similar(model: Model, config: SampleLasso, blocks: Iterable[Float], device: str) -> Iterator[tuple[Indices, Float]]:

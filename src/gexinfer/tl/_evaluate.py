@@ -22,6 +22,7 @@ from gexinfer._slots import (
     split_rows,
 )
 from gexinfer.engine.blocks import Indices, dense, in_row_order, row_slices
+from gexinfer.methods import get_method
 from gexinfer.tl._values import refuse_not_finite, where_from
 
 BASELINES = ("ols", "ridge")
@@ -168,7 +169,11 @@ def refuse_stale(adata: AnnData, test: Indices, fitted: FittedModel, name: str) 
         return  # landmarks were dropped or overwritten since the prediction, so it cannot be made again
     spread = np.unique(np.linspace(0, len(test) - 1, min(len(test), STALE_ROWS)).astype(int))
     written = dense(adata.layers[name], test[spread])
-    away = np.abs(fitted.predict(written[:, landmarks])[:, targets >= 0] - written[:, targets[targets >= 0]])
+    given = written[:, landmarks]
+    if get_method(fitted.method).any_panel:
+        # What a sample lacked was inferred in the layer.
+        given[np.isnan(dense(matrix(adata, str(fitted.input["layer"])), test[spread], landmarks))] = np.nan
+    away = np.abs(fitted.predict(given)[:, targets >= 0] - written[:, targets[targets >= 0]])
     # A hundredth of a standard deviation: far above what another device's rounding does.
     if not (away / fitted.target_scale.unit[targets >= 0]).mean(axis=1).max() < 0.01:
         raise ValueError(

@@ -119,7 +119,8 @@ def fit(
     References
     ----------
     Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with: `ols`, `ridge`, `lasso`,
-    `knn_genes`). Mancuso et al., 2020 (`sample_lasso`).
+    `knn_genes`). Mancuso et al., Nucleic Acids Research 2020, 48:e125 (`sample_lasso`). Mukherjee and Zhu, Statistical
+    Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`).
     """
     chosen = get_method(method)
     config = configure(chosen, options)

@@ -53,7 +53,7 @@ def similar_samples(
 
     References
     ----------
-    Mancuso et al., 2020 (SampleLASSO).
+    Mancuso et al., Nucleic Acids Research 2020, 48:e125 (SampleLASSO).
     """
     check_in_memory(adata)
     check_unique(adata)
