@@ -26,6 +26,7 @@ from time import perf_counter
 
 N, LANDMARKS, TARGETS, TRAIN = 20_000, 943, 4_760, 16_000
 KERNEL_TRAIN, KERNEL_VALIDATION = 4_000, 500
+BANDWIDTH = 1.0
 STREAMED = 80_000
 LASSO_PENALTY, LASSO_TARGETS, BOOSTED_TARGETS = 0.03, 40, 5
 RESULTS = Path(__file__).parent / "results" / "closed_forms.json"
@@ -136,29 +137,29 @@ def their_kernel():
     import numpy as np
     from sklearn.kernel_ridge import KernelRidge
 
-    from gexinfer.methods.kernel import BANDWIDTHS, PENALTIES
+    from gexinfer.methods.kernel import PENALTIES
 
     X, Y, x, y = arrays(*simulated(KERNEL_TRAIN + KERNEL_VALIDATION), KERNEL_TRAIN, KERNEL_VALIDATION)
     unit = np.median(np.linalg.norm(X[:500, None, :50] - X[None, :500, :50], axis=2)) * np.sqrt(X.shape[1] / 50)
 
     def over_the_grid():
         errors = {}
-        for bandwidth in BANDWIDTHS:
-            for penalty in PENALTIES:
-                model = KernelRidge(kernel="rbf", gamma=1 / (2 * (bandwidth * unit) ** 2), alpha=penalty).fit(X, Y)
-                errors[bandwidth, penalty] = float(np.abs(model.predict(x) - y).mean())
+        for penalty in PENALTIES:
+            model = KernelRidge(kernel="rbf", gamma=1 / (2 * (BANDWIDTH * unit) ** 2), alpha=penalty).fit(X, Y)
+            errors[penalty] = float(np.abs(model.predict(x) - y).mean())
         return errors
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weak penalties
         found, errors = measured(over_the_grid)
-    (bandwidth, penalty), error = min(errors.items(), key=lambda item: item[1])
-    return found | {"bandwidth": bandwidth, "penalty": penalty, "validation_mae": error}
+    penalty, error = min(errors.items(), key=lambda item: item[1])
+    return found | {"bandwidth": BANDWIDTH, "penalty": penalty, "validation_mae": error}
 
 
 def streamed(source):
     """Fit ridge on 80,000 samples in memory, or on disk with a quarter of their size to work in."""
     import anndata as ad
+    import pandas as pd
     import zarr
 
     import gexinfer as gx
@@ -166,7 +167,7 @@ def streamed(source):
     folder = Path(os.environ["GEXINFER_STREAMED"])
     values, landmark = simulated(2500)
     gx.tl.fit(reference(values, landmark, 2000, 200), "ridge", progress=False)
-    obs_var = reference(values[:1].repeat(1, 0), landmark, 0)
+    var = reference(values[:0], landmark).var
     del values
     if source == "memory":
         X = ad.read_h5ad(folder / "a.h5ad").X
@@ -174,9 +175,9 @@ def streamed(source):
         X = ad.read_h5ad(folder / "a.h5ad", backed="r").X
     else:
         X = zarr.open_array(folder / "a.zarr", mode="r")
-    obs = reference(simulated(0)[0], landmark, 0).obs.reindex([str(i) for i in range(STREAMED)])
-    obs["split"] = sides(STREAMED, STREAMED * 8 // 10, STREAMED // 10)
-    adata = ad.AnnData(X, obs=obs, var=obs_var.var)
+    split = sides(STREAMED, STREAMED * 8 // 10, STREAMED // 10)
+    obs = pd.DataFrame({"split": split}, index=[str(i) for i in range(STREAMED)])
+    adata = ad.AnnData(X, obs=obs, var=var)
     size = STREAMED * (LANDMARKS + TARGETS) * 4
     if source != "memory":
         resource.setrlimit(resource.RLIMIT_DATA, (status("VmData") * 1024 + size // 4,) * 2)
@@ -203,7 +204,7 @@ def sides_of(case):
 
         return theirs(XGBRegressor(), targets=BOOSTED_TARGETS)
 
-    kernel = {"kernel": "rbf", "linear": 0.0}
+    kernel = {"kernel": "rbf", "bandwidth": BANDWIDTH, "linear": 0.0}
     n = KERNEL_TRAIN + KERNEL_VALIDATION
     return {
         "ols": {
@@ -220,8 +221,10 @@ def sides_of(case):
             "scikit-learn Lasso per target": lambda: theirs(Lasso(alpha=LASSO_PENALTY), targets=LASSO_TARGETS),
         },
         "kernel": {
-            "gexinfer kernel, 7 x 10 grid": lambda: ours("kernel", KERNEL_TRAIN, KERNEL_VALIDATION, n, **kernel),
-            "scikit-learn KernelRidge, 7 x 10 grid": their_kernel,
+            "gexinfer kernel, 10 penalties tried on 2,000 of 4,000 rows": lambda: ours(
+                "kernel", KERNEL_TRAIN, KERNEL_VALIDATION, n, **kernel
+            ),
+            "scikit-learn KernelRidge, 10 penalties on all 4,000": their_kernel,
         },
         "streaming": {
             "ridge, 80,000 samples in memory": lambda: streamed("memory"),
@@ -268,6 +271,8 @@ def main() -> None:
                 continue
             if case == "streaming":
                 write_streamed(Path(folder))
+                # As one sets it where memory is short: else each thread keeps what it has freed.
+                environment = environment | {"MALLOC_ARENA_MAX": "2"}
             names = list(sides_of(case))
             runs = {name: [] for name in names}
             for _ in range(options.repeats):
@@ -278,7 +283,6 @@ def main() -> None:
     results["machine"] = {
         "processor": processor(),
         "threads": options.threads,
-        "repeats": options.repeats,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages if installed(name)},
     }
@@ -300,7 +304,8 @@ def processor():
 
 
 def summary(found):
-    return found[0] | {name: median(run[name] for run in found) for name in ("seconds", "peak_mb")}
+    medians = {name: median(run[name] for run in found) for name in ("seconds", "peak_mb")}
+    return found[0] | medians | {"repeats": len(found)}
 
 
 def show(results):

@@ -78,8 +78,10 @@ def fewer_targets(adata: ad.AnnData, wanted: np.ndarray | None = None) -> ad.Ann
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SETS))
+    parser.add_argument("--methods", default=",".join(METHODS), help="ridge among them; others keep their results")
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
+    methods = options.methods.split(",")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.only.split(","):
         try:
@@ -91,11 +93,15 @@ def main() -> None:
             tables = []
             for seed in range(options.seeds):
                 gx.pp.split(adata, groupby=groupby, rng=seed)
-                tables.append(gx.tl.compare(adata, METHODS, rng=seed, progress=False))
-                for method in METHODS:  # the next split must not find this one's predictions
+                tables.append(gx.tl.compare(adata, methods, rng=seed, progress=False))
+                for method in methods:  # the next split must not find this one's predictions
                     del adata.uns[method], adata.layers[method]
             side = "random" if groupby is None else f"by {groupby}"
-            results.setdefault(name, {})[side] = summary(tables) | {
+            before = results.setdefault(name, {}).get(side, {"methods": {}})
+            found = before["methods"] | summary(tables, methods)
+            results[name][side] = {
+                "seeds": options.seeds,
+                "methods": dict(sorted(found.items(), key=lambda item: item[1]["mae"])),
                 "n_landmarks": int(adata.var["landmark"].sum()),
                 "n_targets": int((~adata.var["landmark"]).sum()),
                 "n_train": int((adata.obs["split"] == "train").sum()),
@@ -105,14 +111,28 @@ def main() -> None:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def summary(tables: list[pd.DataFrame]) -> dict[str, object]:
+def summary(tables: list[pd.DataFrame], methods: list[str]) -> dict[str, dict[str, object]]:
     """Return each method's figures, averaged over seeds, and its MAE with each."""
     columns = ["mae", "pearson", "r2", "gain_over_ridge", "better_than_ridge", "fit_seconds"]
-    mean = sum(table.loc[METHODS, columns] for table in tables) / len(tables)
-    methods = {m: {c: round(float(mean.loc[m, c]), 4) for c in columns} for m in METHODS}
-    for method, found in methods.items():
+    mean = sum(table.loc[methods, columns] for table in tables) / len(tables)
+    summary = {m: {c: round(float(mean.loc[m, c]), 4) for c in columns} for m in methods}
+    for method, found in summary.items():
         found["mae_by_seed"] = [round(float(table.loc[method, "mae"]), 4) for table in tables]
-    return {"seeds": len(tables), "methods": dict(sorted(methods.items(), key=lambda item: item[1]["mae"]))}
+    return summary
+
+
+def markdown(results: dict[str, dict[str, object]], name: str, side: str) -> list[str]:
+    """Return the table of docs/which_method.md, a test compares them."""
+    lines = [
+        "| method | MAE | r | R2 | over ridge | genes better than ridge | fit, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method, found in results[name][side]["methods"].items():
+        cells = [f"{found[c]:.3f}" for c in ("mae", "pearson", "r2")]
+        cells += [f"{found[c]:.1%}" for c in ("gain_over_ridge", "better_than_ridge")]
+        cells = ["–" if cell == "nan" or (method == "ridge" and "%" in cell) else cell for cell in cells]
+        lines.append(f"| `{method}` | {' | '.join(cells)} | {found['fit_seconds']:.1f} |")
+    return lines
 
 
 def show(name: str, side: str, result: dict[str, object]) -> None:

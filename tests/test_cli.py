@@ -35,7 +35,7 @@ def test_demo(tmp_path):
     # Kibibytes, of the largest child so far.
     assert used.ru_maxrss < 2 * 2**20
     assert "is nonsense here" in done.stdout
-    for name in ("mean", "ols", "ridge", "knn", "dgex"):
+    for name in ("mean", "ols", "ridge", "knn", "kernel", "dgex"):
         assert f"│ {name}" in done.stdout
 
     out = tmp_path / "gexinfer-demo"
@@ -55,6 +55,20 @@ def test_demo(tmp_path):
         # Another processor rounds otherwise, which a network's training amplifies and OLS near its limit does, too.
         assert table.loc[method, "mae"] == pytest.approx(float(mae), abs=0.01)
     assert table.loc["dgex", "mae"] < 1.1 * table.loc["ridge", "mae"]
+
+
+def test_a_query_on_another_scale_is_told(small, tmp_path):
+    gx.tl.fit(small, "ridge", progress=False)
+    small.write_h5ad(tmp_path / "ref.h5ad")
+    small.X = small.X * 5
+    small.write_h5ad(tmp_path / "q.h5ad")
+    done = subprocess.run(
+        [sys.executable, "-m", "gexinfer", "predict", "q.h5ad", "--model", "ref.h5ad", "-o", "p.h5ad"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "warning: ridge: the query's landmarks are on another scale" in done.stderr
 
 
 def test_fit_predict_evaluate(small, tmp_path):

@@ -56,6 +56,26 @@ def test_what_is_wrong_is_said_before_anything_is_fitted(small, methods, error, 
     assert not small.layers
 
 
+@pytest.mark.parametrize(
+    ("methods", "spoil", "match"),
+    [
+        ({"mean": {}, "rrr": {"rank": 61}}, None, "rank=61 is more than"),
+        ({"mean": {}, "knn": {"k": 500}}, None, "k=500 is more than"),
+        ({"mean": {}, "ridge": {}}, "target", "holds NaN or inf in 1 of 150 genes, over 36 rows"),
+        ({"mean": {}, "ridge": {}}, "landmark", "holds NaN or inf in 1 of 150 genes, over 36 rows"),
+    ],
+)
+def test_what_goes_wrong_while_fitting_writes_nothing(small, methods, spoil, match):
+    if spoil:
+        gene = np.flatnonzero(small.var["landmark"] == (spoil == "landmark"))[3]
+        small.X[np.flatnonzero(small.obs["split"] == "test")[2], gene] = np.nan
+    with pytest.raises(ValueError, match=match):
+        gx.tl.compare(small, methods, progress=False)
+    assert set(small.uns) == {"gexinfer_split"}
+    assert not small.layers
+    assert "gexinfer_role" not in small.var
+
+
 def test_without_test_rows_nothing_is_fitted(small):
     small.obs["split"] = small.obs["split"].astype(str).replace("test", "train")
     with pytest.raises(ValueError, match="no row as 'test', on which to compare"):

@@ -121,6 +121,9 @@ def test_messages_go_to_stderr_or_to_logging_where_that_is_set_up(small, capsys)
     try:
         gx.pp.split(small)
         assert "split: 192 train" in capsys.readouterr().err
+        logging.getLogger().addHandler(logging.StreamHandler())  # as mudata leaves one; it shows warnings alone
+        gx.pp.split(small)
+        assert "split: 192 train" in capsys.readouterr().err
         logger.setLevel("WARNING")
         gx.pp.split(small)
         assert capsys.readouterr() == ("", "")

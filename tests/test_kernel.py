@@ -184,7 +184,7 @@ def test_std_is_about_as_large_as_the_errors_and_larger_for_strange_samples(bulk
 
 
 def test_std_of_a_method_without_one_says_which_have_it(fitted):
-    with pytest.raises(ValueError, match="the models 'ridge' know no standard deviation; those of 'kernel' do"):
+    with pytest.raises(ValueError, match="'ridge' has no standard deviation; models of method='kernel' have one"):
         gx.tl.predict(fitted, key=["ridge", "kernel"], std=True)
     assert "kernel_std" not in fitted.layers
 
@@ -218,6 +218,21 @@ def test_too_weak_a_penalty_names_the_remedy(small):
     small.X[1:] = small.X[:1] + 1e-4 * small.X[1:]
     with pytest.raises(FloatingPointError, match="too weak for float32; fit again with a larger penalty="):
         gx.tl.fit(small, "kernel", kernel="rbf", bandwidth=100.0, linear=0.0, penalty=1e-12, progress=False)
+
+
+def test_too_weak_a_penalty_is_not_replaced_by_another(small):
+    small.X[1:] = small.X[:1] + 1e-4 * small.X[1:]
+    with pytest.raises(FloatingPointError, match="penalty=1e-12 is too weak"):
+        gx.tl.fit(small, "kernel", kernel="rbf", bandwidth=100.0, penalty=1e-12, progress=False)
+
+
+def test_std_does_not_overwrite_another_model(small):
+    for key in ("kernel", "kernel_std"):
+        gx.tl.fit(small, "kernel", depth=1, penalty=0.1, key_added=key, progress=False)
+    gx.tl.predict(small, progress=False)
+    for key in ("kernel", ["kernel", "kernel_std"]):
+        with pytest.raises(ValueError, match="would write layers 'kernel_std', which are those of models"):
+            gx.tl.predict(small, key=key, std=True, progress=False)
 
 
 def test_what_is_searched_on_some_rows_serves_for_all(small, monkeypatch):

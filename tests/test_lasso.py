@@ -74,6 +74,21 @@ def test_fewer_rows_than_landmarks(bulk_once, penalty):
     np.testing.assert_allclose(found, X_test @ scikit_learn_s(X, Y, penalty), atol=1e-3)
 
 
+def test_as_many_landmarks_as_rows_are_used_and_still_exact(bulk_once):
+    adata = bulk_once[:80, :320].copy()
+    adata.var["landmark"] = np.arange(320) < 300
+    gx.pp.split(adata, fractions=(0.5, 0.25, 0.25))
+    gx.tl.fit(adata, "lasso", penalty=0.001, progress=False)
+    ((X, Y),) = standardised(adata, "train")
+    a = records(adata)["lasso"].model.arrays
+    parts = [a[f"coefficients.{name}"] for name in ("data", "indices", "indptr")]
+    import scipy.sparse as sp
+
+    found = sp.csr_array(tuple(parts), shape=(20, 300)).toarray().T
+    np.testing.assert_allclose(found, scikit_learn_s(X, Y, 0.001), atol=1e-4)
+    assert np.median(a["n_landmarks"]) > 30
+
+
 def objective(G, t, w, penalty):
     return 0.5 * w @ G @ w - t @ w + penalty * np.abs(w).sum()
 
@@ -165,10 +180,25 @@ def test_a_query_may_lack_landmarks(panels):
     assert np.isfinite(full.X).all()
 
 
+def test_a_sample_without_any_landmark_is_refused(panels):
+    reference, query = panels
+    query.X[3] = np.nan
+    with pytest.raises(ValueError, match="none of the landmarks of 'sample_lasso' in 1 samples"):
+        gx.tl.predict(query, model=reference, output="anndata", progress=False)
+
+
+def test_no_samples_have_no_similar_ones(panels):
+    reference, query = panels
+    none = gx.tl.similar_samples(query[:0].copy(), model=reference, copy=True)
+    assert none.obsm["sample_lasso_similar"].shape == (0, 10)
+
+
 def test_other_methods_say_which_one_takes_such_a_query(panels):
     reference, query = panels
     gx.tl.fit(reference, "ridge", progress=False)
-    with pytest.raises(ValueError, match="lacks 20 of the 60 landmarks of 'ridge'.*method='sample_lasso' takes any"):
+    with pytest.raises(
+        ValueError, match="lacks 20 of the 60 landmarks of 'ridge'.*model of method='sample_lasso', for which"
+    ):
         gx.tl.predict(query, model=reference, key="ridge", output="anndata", progress=False)
     nothing = ad.AnnData(np.ones((2, 3), np.float32), var={"a": [1, 2, 3]})
     with pytest.raises(ValueError, match="lacks 60 of the 60 landmarks of 'sample_lasso'"):

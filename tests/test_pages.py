@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -32,13 +33,19 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     write_gctx("level3.gctx", np.asarray(query.X), query.obs_names.tolist(), query.var_names.tolist())
 
     names: dict[str, object] = {}
-    exec(re.search(r"```python\n(.*?)```", README, re.S)[1], names)
+    first, second = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(first, names)
 
     ref, full = names["ref"], names["full"]
     assert {"dgex", "ols", "knn"} <= set(ref.layers)
     assert {"dgex", "ols", "knn", "mean"} == set(ref.uns["gexinfer_evaluation"].index)
     assert full.shape == (3, 978 + 200)
     assert np.isfinite(full.layers["dgex"]).all()
+
+    exec(second, names)
+    assert np.isfinite(names["full"].layers["sample_lasso"]).all()
+    assert names["full"].n_vars == 978 + 200
+    assert names["query"].obsm["sample_lasso_similar"]["sample_1"].isin(ref.obs_names).all()
 
 
 def test_a_record_is_read_by_hand_as_the_page_says(fitted, tmp_path, monkeypatch):
@@ -53,7 +60,7 @@ def test_a_record_is_read_by_hand_as_the_page_says(fitted, tmp_path, monkeypatch
 
 
 def test_the_table_of_the_readme_has_every_model():
-    for method in ("mean", "ols", "ridge", "knn", "dgex"):
+    for method in ("mean", "ols", "ridge", "knn", "kernel", "dgex"):
         assert re.search(rf"^\| {method} \| \d", README, re.M)
 
 
@@ -67,3 +74,18 @@ def test_tutorials_run_and_hold_their_outputs(path, tmp_path):
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     assert shown >= 3
     assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) == shown
+
+
+def test_the_tables_of_which_method_are_those_that_were_measured():
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("which_method", ROOT / "benchmarks" / "which_method.py")
+    which = module_from_spec(spec)
+    spec.loader.exec_module(which)
+    results, page = json.loads(which.RESULTS.read_text()), (ROOT / "docs" / "which_method.md").read_text()
+    for name, sides in results.items():
+        for side, found in sides.items():
+            assert "\n".join(which.markdown(results, name, side)) in page, (name, side)
+            # What the page says of kernel.
+            assert found["methods"]["kernel"]["gain_over_ridge"] >= 0
+    assert results["compendium"]["random"]["methods"]["kernel"]["gain_over_ridge"] > 0.08

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gexinfer._names import digests, listed
 from gexinfer.engine.blocks import Float, Scale, row_slices
 from gexinfer.methods import METHODS, Model, configure, get_method
+from gexinfer.methods._contract import SIMILAR
 
 SCHEMA = 1
 # A long one-dimensional vector is very slow to read lazily from h5ad.
@@ -103,6 +104,8 @@ class FittedModel:
             )
         parts, sizes = list(row_slices(len(X), PREDICT_ROWS)), deque[int]()
         found = list(similar(self.model, self.config, self.padded(self.cut(X, parts), sizes), device))
+        found = found or [(np.empty((0, SIMILAR), np.intp), np.empty((0, SIMILAR), np.float32))]
+        sizes = sizes or deque([0])
         shown = [(places[:n], weights[:n]) for (places, weights), n in zip(found, sizes, strict=True)]
         return np.concatenate([places for places, _ in shown]), np.concatenate([weights for _, weights in shown])
 
@@ -114,7 +117,8 @@ class FittedModel:
             )
         bad = np.isinf(X) if get_method(self.method).any_panel else ~np.isfinite(X)
         if bad.any():
-            raise ValueError(f"X holds NaN or inf in {bad.any(axis=1).sum():,} of {len(X):,} samples.")
+            what = "inf" if get_method(self.method).any_panel else "NaN or inf"
+            raise ValueError(f"X holds {what} in {bad.any(axis=1).sum():,} of {len(X):,} samples.")
         return (X[part] for part in parts)
 
     def padded(self, blocks: Iterable[NDArray[np.floating]], sizes: deque[int]) -> Iterator[Float]:

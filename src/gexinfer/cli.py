@@ -57,7 +57,7 @@ def demo(
         ref = gx.datasets.bulk()
         gx.pp.landmarks(ref, panel="l1000")
         gx.pp.split(ref, groupby="cohort")
-        for method in ("mean", "ols", "ridge", "knn", "dgex"):
+        for method in ("mean", "ols", "ridge", "knn", "kernel", "dgex"):
             gx.tl.fit(ref, method=method)
         gx.tl.predict(ref)
         table = gx.tl.evaluate(ref)
@@ -133,6 +133,7 @@ def predict(
     ] = None,
     key: Annotated[str | None, typer.Option(help="Name of the model; all where not given.")] = None,
     output: Annotated[str, typer.Option(help="layer, anndata or mudata.")] = "layer",
+    std: Annotated[bool, typer.Option("--std", help="Write standard deviations, too; kernel knows them.")] = False,
     layer: FittedLayer = None,
     device: Device = "auto",
 ) -> None:
@@ -143,7 +144,7 @@ def predict(
         check_out(out, *([".h5mu"] if output == "mudata" else [".h5ad", ".zarr"]))
         adata = read(path)
         source = None if model is None else gx.io.read_model(model) if model.suffix == ".safetensors" else read(model)
-        made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, device=device)  # type: ignore[arg-type]
+        made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, std=std, device=device)  # type: ignore[arg-type]
         write(adata if made is None else made, out)
 
 
@@ -181,7 +182,8 @@ def compare(
         str, typer.Option(help="Which to fit, separated by commas.")
     ] = "mean,ols,ridge,rrr,lasso,knn,knn_genes,kernel,dgex",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the data with models and scores, .h5ad or .zarr.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write the data with models, predictions and scores, .h5ad or .zarr."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     panel: Panel = None,
@@ -193,15 +195,19 @@ def compare(
 ) -> None:
     """Fit several methods, predict, and print their errors on the test rows."""
     import gexinfer as gx
+    from gexinfer.methods import get_method
 
     with told():
         if out is not None:
             check_out(out, ".h5ad", ".zarr")
         if csv is not None:
             check_out(csv, ".csv")
+        names = [name.strip() for name in methods.split(",")]
+        for name in names:
+            get_method(name)
         adata = gx.datasets.bulk() if path is None else read(path)
         flag_and_split(adata, path or Path("the bundled data"), panel, id_column, groupby, layer, seed)
-        table = gx.tl.compare(adata, [m.strip() for m in methods.split(",")], layer=layer, rng=seed, device=device)
+        table = gx.tl.compare(adata, names, layer=layer, rng=seed, device=device)
         show(table)
         if csv is not None:
             table.to_csv(csv)

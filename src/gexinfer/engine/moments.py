@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gexinfer.engine.blocks import Float, Scale, Wide, ahead, row_slices
+from gexinfer.engine.blocks import CACHED_ROWS, Float, Scale, Wide, ahead, row_slices
 
 # Up to this many rows X'Y is multiplied in float64, which is then a matter of a second: rounding to float32 moves
 # what a weak penalty predicts by up to 1e-3 standard deviations. With more rows it is multiplied in float32, twice as
 # fast, and rounding averages out.
 EXACT_ROWS = 4096
-# Small enough to stay in the processor's cache between one step and the next.
-CACHED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def moments(blocks: Iterable[NDArray[np.floating]], n_landmarks: int = 0, n_rows
     p = n_landmarks
     products = np.float64 if n_rows <= EXACT_ROWS else np.float32
     xx, xy = np.zeros((p, p)), np.zeros((p, 0))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(processors()) as threads:
         columns = ColumnSums(threads)
         # The next block is read while this one is multiplied.
         for block in ahead(blocks):
@@ -95,6 +93,11 @@ def moments(blocks: Iterable[NDArray[np.floating]], n_landmarks: int = 0, n_rows
                     xx += wide.T @ wide
                     xy += np.matmul(left.T, near[:, p:].astype(products, copy=False), out=product)
     return columns.about_the_mean(xx, xy)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ColumnSums:

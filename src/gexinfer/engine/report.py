@@ -23,7 +23,8 @@ class Advance(Protocol):
 
 def say(line: str) -> None:
     """Tell the caller something: through logging where that is set up, else as a line on stderr or in the notebook."""
-    if logger.level == logging.NOTSET and not logger.hasHandlers():
+    # A handler on the root alone says little: some packages put one there, with a level that drops what is no warning.
+    if logger.level == logging.NOTSET and not (logger.hasHandlers() and logger.isEnabledFor(logging.INFO)):
         Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
     else:
         logger.info(line)

@@ -9,8 +9,8 @@ from threadpoolctl import threadpool_limits
 
 from gexinfer.engine.blocks import Wide
 
-# How far, in standardised units, a sweep may move a weight at its end.
-EXACT, ROUGH = 1e-7, 1e-4
+# How far, in standardised units, a slope may be off in the end: from the penalty at a weight, above it at none.
+EXACT, ROUGH = 1e-9, 1e-3
 # Sweeps between two attempts to solve the support that they found.
 SWEEPS = 5
 MOST_ROUNDS = 1_000
@@ -18,18 +18,19 @@ MOST_ROUNDS = 1_000
 MOST_VISITS = 100
 
 
-def descend(gram: Wide, targets: Wide, penalty: float, weights: Wide, tolerance: float = EXACT) -> None:
+def descend(gram: Wide, targets: Wide, penalty: float, weights: Wide, tolerance: float = EXACT) -> int:
     """Minimise w'Gw / 2 - t'w + penalty |w|_1 for each row t of `targets`, from and into that row of `weights`.
 
     `gram` is (k, k), `targets` and `weights` (m, k), all C-contiguous. A `tolerance` of `ROUGH` gives errors of
-    prediction to three digits, which is enough to choose a penalty.
+    prediction to three digits, which is enough to choose a penalty. Returns how many rows did not get there.
     """
     # Neighbouring rows in different parts, and more parts than threads, so that all threads end together.
     parts = [np.arange(first, len(targets), 8 * cpu_count()) for first in range(8 * cpu_count())]
     with threadpool_limits(1, "blas"):
-        Parallel(n_jobs=cpu_count(), prefer="threads")(
+        unsolved = Parallel(n_jobs=cpu_count(), prefer="threads")(
             delayed(descend_rows)(gram, targets, penalty, weights, part, tolerance) for part in parts if len(part)
         )
+    return sum(unsolved)
 
 
 @njit(cache=True, nogil=True)
@@ -38,45 +39,47 @@ def descend_rows(gram, targets, penalty, weights, rows, tolerance):  # type: ign
     # Those of the support, packed.
     among, slope, w = np.empty((k, k)), np.empty(k), np.empty(k)
     inside, active = np.empty(k, np.bool_), np.empty(k, np.intp)
+    unsolved = 0
     for row in rows:
         weight = weights[row]
-        for j in range(k):
-            inside[j] = weight[j] != 0
-        for visit in range(MOST_VISITS):
+        unsolved += 1
+        for _ in range(MOST_VISITS):
             slope[:] = targets[row]
             for j in range(k):
                 if weight[j] != 0:
                     slope -= weight[j] * gram[j]
-            most = 0.0
+            within, beyond = 0.0, 0.0
             for j in range(k):
-                if not inside[j] and gram[j, j] > 0:
-                    most = max(most, abs(slope[j]) - penalty)
-            if most < 10 * tolerance and visit > 0:
+                inside[j] = weight[j] != 0
+                if inside[j]:
+                    within = max(within, abs(slope[j] - penalty * np.sign(weight[j])))
+                elif gram[j, j] > 0:
+                    beyond = max(beyond, abs(slope[j]) - penalty)
+            if within < tolerance and beyond < tolerance:
+                unsolved -= 1
                 break
             # The most urgent first: many of the others no longer want to when these are in.
             for j in range(k):
-                if not inside[j] and gram[j, j] > 0 and abs(slope[j]) - penalty > max(most / 2, 10 * tolerance):
+                if not inside[j] and gram[j, j] > 0 and abs(slope[j]) - penalty > max(beyond / 2, tolerance):
                     inside[j] = True
             n = 0
             for j in range(k):
                 if inside[j]:
                     active[n] = j
                     n += 1
-            if n == 0:
-                break
             for a in range(n):
                 w[a] = weight[active[a]]
                 slope[a] = slope[active[a]]
                 for b in range(n):
                     among[a, b] = gram[active[a], active[b]]
             for _ in range(MOST_ROUNDS):
-                if sweep(among, slope, w, n, penalty) < tolerance:
+                if sweep(among, slope, w, n, penalty) < tolerance / 10:
                     break
                 if solve(among, slope, w, n, penalty):
                     break
             for a in range(n):
                 weight[active[a]] = w[a]
-                inside[active[a]] = w[a] != 0
+    return unsolved
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -134,4 +137,4 @@ def solve(among, slope, w, n, penalty):  # type: ignore[no-untyped-def]
             slope[b] -= step * among[support[i], b]
     if first >= 0:
         return False
-    return not ((w[:n] == 0) & (np.abs(slope[:n]) > penalty + EXACT)).any()
+    return not ((w[:n] == 0) & (np.abs(slope[:n]) > penalty + EXACT / 2)).any()

@@ -33,8 +33,8 @@ class Spectrum:
 
     @property
     def varies(self) -> np.ndarray:
-        """Whether the landmarks vary in each direction, beyond rounding."""
-        return self.values > self.values[-1] * len(self.values) * np.finfo(np.float64).eps
+        """Whether the landmarks vary in each direction, beyond the float32 rounding of their values."""
+        return self.values > self.values[-1] * len(self.values) * np.finfo(np.float32).eps ** 2
 
     def inverse(self, penalty: float) -> Wide:
         """Return 1 / (values + penalty), and 0 for directions in which the landmarks do not vary."""

@@ -141,7 +141,7 @@ def fit(task: Task, config: Kernel) -> Model:
     device, n = pick_device(task.device), len(task.train)
     if config.n_inducing is not None and config.n_inducing > n:
         raise ValueError(f"n_inducing={config.n_inducing} is more than the {n} training rows; leave it out to use all.")
-    inducing = exact_or_not(config, n, task.train.n_targets, device, task.progress)
+    inducing = exact_or_not(config, n, task.train.n_landmarks, task.train.n_targets, device, task.progress)
     X, Y = rows(task.train, SEARCH_ROWS, task.rng, device)
     unit = Inner.of(X, X, len(X)).median_distance()
     form, penalty = search(task, config, X, Y, unit, device) if config.chooses() else settled(config, unit)
@@ -163,9 +163,12 @@ def settled(config: Kernel, unit: float) -> tuple[Form, float]:
     return config.forms(unit)[0], config.penalty
 
 
-def exact_or_not(config: Kernel, n: int, n_targets: int, device: torch.device, tell: bool) -> int | None:
+def exact_or_not(
+    config: Kernel, n: int, n_landmarks: int, n_targets: int, device: torch.device, tell: bool
+) -> int | None:
     """Return the number of inducing rows, None for the exact solution; say what memory it takes before it is taken."""
-    needed, there = 4 * (4 * n**2 + 2 * n * n_targets), available(device)
+    # Inner products, the kernel with what making it takes, its factor; landmarks, targets and coefficients.
+    needed, there = 4 * (8 * n**2 + n * (n_landmarks + 2 * n_targets)), available(device)
     cost = f"{needed / GB:.1f} GB for {n:,} training rows, {there / GB:.1f} GB are free"
     if config.n_inducing is not None:
         return config.n_inducing
@@ -213,7 +216,7 @@ def search(task: Task, config: Kernel, X: Tensor, Y: Tensor, unit: float, device
     x, y = rows(task.validation, SEARCH_ROWS, task.rng, device)
     inner, n = Inner.of(torch.cat([X, x]), X, len(X)), len(X)
     forms = config.forms(unit)
-    best_error, best = np.inf, (forms[0], float(PENALTIES[0]))
+    best_error, best, trouble = np.inf, None, None
     with steps("kernel", len(forms), show=task.progress) as advance:
         for form in forms:
             K = inner.kernel(form)
@@ -221,16 +224,20 @@ def search(task: Task, config: Kernel, X: Tensor, Y: Tensor, unit: float, device
             for penalty in PENALTIES if config.penalty is None else [config.penalty]:
                 try:
                     weights = torch.cholesky_solve(K[n:].T, factor(K[:n], penalty))
-                except FloatingPointError:
+                except FloatingPointError as error:
+                    trouble = error
                     break
-                error = float((weights.T @ Y - y).abs().mean())
-                if error < best_error:
-                    best_error, best = error, (form, float(penalty))
-                rises = rises + 1 if error > lowest else 0
-                lowest = min(lowest, error)
+                mae = float((weights.T @ Y - y).abs().mean())
+                if mae < best_error:
+                    best_error, best = mae, (form, float(penalty))
+                rises = rises + 1 if mae > lowest else 0
+                lowest = min(lowest, mae)
                 if rises == 2:
                     break
             advance(1, f"MAE val {best_error:.4f}")
+    if best is None:
+        assert trouble is not None
+        raise trouble
     return best
 
 

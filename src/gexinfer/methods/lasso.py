@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -36,7 +37,14 @@ def fit(task: Task, config: Lasso) -> Model:
     weights = np.zeros_like(targets)
     for above in PENALTIES[2 * penalty < PENALTIES]:
         descend(gram, targets, above, weights, ROUGH)
-    descend(gram, targets, penalty, weights)
+    unsolved = descend(gram, targets, penalty, weights)
+    if unsolved:
+        warnings.warn(
+            f"lasso: {unsolved:,} of {len(targets):,} targets are not solved exactly at penalty={penalty:.2g}, because "
+            "landmarks are nearly collinear. Use a larger penalty=, or method='ridge'.",
+            UserWarning,
+            stacklevel=4,
+        )
     sparse = sp.csr_array(weights.astype(np.float32))
     used = np.diff(sparse.indptr)
     arrays = {

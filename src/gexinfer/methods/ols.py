@@ -23,20 +23,24 @@ def fit(task: Task, config: OLS) -> Model:
     if n <= 2 * p:
         # With n near p the fit passes through the training rows and its error on new ones has no bound.
         solution = "the minimum-norm one of many solutions" if n <= p else "a solution that mostly fits noise"
-        trouble = f"{n:,} training rows for {p:,} landmarks give {solution}"
+        trouble = f"{n:,} training rows for {p:,} landmarks give {solution}; expect a large test error"
     coefficients: NDArray[np.floating] | None = unpenalised(task.moments)
     if coefficients is None:
         spectrum = Spectrum.of(task.moments)
         rank, varying = spectrum.varies.sum(), (task.moments.squares[:p] > 0).sum()
-        if rank < min(varying, n - 1):
+        if rank < varying < n:
+            trouble = trouble or (
+                f"the {varying:,} landmarks that vary are collinear, with {rank:,} independent directions, and give "
+                "the minimum-norm one of many solutions"
+            )
+        elif not trouble and rank == varying:
             trouble = (
-                f"the {varying:,} landmarks that vary are collinear, with {rank:,} independent directions in {n:,} "
-                "training rows, and give the minimum-norm one of many solutions"
+                f"the {varying:,} landmarks that vary are nearly collinear, so that rounding decides about coefficients"
             )
         coefficients = spectrum.coefficients(spectrum.inverse(0))
     if trouble:
         warnings.warn(
-            f"ols: {trouble}; expect a large test error. Use method='ridge', which is made for this.",
+            f"ols: {trouble}. Use method='ridge', which is made for this.",
             UserWarning,
             stacklevel=4,
         )

@@ -22,7 +22,7 @@ class ReducedRank:
 
     # Directions that are kept; None tries those of 1 to 1,000 and keeps the best on validation.
     rank: int | None = None
-    # As in ridge; None tries every third of ridge's with each rank.
+    # As in ridge; None tries those of ridge with each rank, every third and then those around the best.
     penalty: float | None = None
 
     def __post_init__(self) -> None:
@@ -57,17 +57,31 @@ def fit(task: Task, config: ReducedRank) -> Model:
         raise ValueError(f"rank={config.rank} is more than the {most} landmarks or targets; choose a smaller rank.")
     spectrum = Spectrum.of(task.moments)
     outer = spectrum.rotated @ spectrum.rotated.T
-    penalties = PENALTIES_PER_ROW[::3] * len(task.train) if config.penalty is None else [config.penalty]
-    ranks = [r for r in RANKS if r < most] + [most] if config.rank is None else [config.rank]
-    rank, penalty = ranks[0], penalties[0]
-    if len(ranks) * len(penalties) > 1:
-        errors = [
-            [*zip(errors_by_rank(task, factorise(spectrum, outer, a), ranks), ranks, strict=True)] for a in penalties
-        ]
-        (_, rank), penalty = min((best, float(a)) for row, a in zip(errors, penalties, strict=True) for best in row)
+    if config.rank is not None and config.penalty is not None:
+        rank, penalty = config.rank, config.penalty
+    else:
+        ranks = [r for r in RANKS if r < most] + [most] if config.rank is None else [config.rank]
+        rank, penalty = choose(task, config, spectrum, outer, ranks)
     factors = factorise(spectrum, outer, penalty)
     arrays = {"left": factors.left[:, :rank], "right": factors.right[:rank]}
-    return Model({name: a.astype(np.float32) for name, a in arrays.items()}, {"rank": rank, "penalty": float(penalty)})
+    return Model({name: a.astype(np.float32) for name, a in arrays.items()}, {"rank": rank, "penalty": penalty})
+
+
+def choose(task: Task, config: ReducedRank, spectrum: Spectrum, outer: Wide, ranks: list[int]) -> tuple[int, float]:
+    """Return the rank and the penalty with the lowest validation error: every third penalty, then those around it."""
+    penalties = PENALTIES_PER_ROW * len(task.train) if config.penalty is None else np.array([config.penalty])
+    errors: dict[int, tuple[float, int]] = {}
+
+    def look(places: Iterable[int]) -> int:
+        for i in places:
+            if i in range(len(penalties)) and i not in errors:
+                found = errors_by_rank(task, factorise(spectrum, outer, penalties[i]), ranks)
+                errors[i] = min(zip(found, ranks, strict=True))
+        return min(errors, key=errors.__getitem__)
+
+    best = look(range(0, len(penalties), 3))
+    best = look(range(best - 2, best + 3))
+    return errors[best][1], float(penalties[best])
 
 
 def errors_by_rank(task: Task, factors: Factors, ranks: list[int]) -> list[float]:

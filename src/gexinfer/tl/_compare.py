@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from gexinfer._slots import check_in_memory, split_rows
+from gexinfer.engine.blocks import Indices
+from gexinfer.engine.moments import moments
 from gexinfer.methods import configure, get_method
 from gexinfer.tl._evaluate import evaluate
-from gexinfer.tl._fit import check_key, check_validation, learn, look, resolve_rows, write_model
+from gexinfer.tl._fit import Reference, check_key, check_validation, learn, look, resolve_rows, write_model
 from gexinfer.tl._predict import predict
+from gexinfer.tl._values import refuse_not_finite, where_from
 
 
 def compare(
@@ -61,7 +66,8 @@ def compare(
     TypeError
         A method has no such option.
     ValueError
-        As in `gexinfer.tl.fit`, or there are no test rows. Nothing is fitted then.
+        As in `gexinfer.tl.fit`, or there are no test rows, or values that are predicted from or judged are NaN or inf.
+        Nothing is written then.
 
     References
     ----------
@@ -74,7 +80,8 @@ def compare(
         raise ValueError(f"methods={methods!r} must be a list of methods, e.g. ['mean', 'ridge', 'kernel'].")
     check_in_memory(adata)
     rows = resolve_rows(adata, layer, targets, allow_overlap)
-    if len(split_rows(adata, "test")) == 0:
+    test = split_rows(adata, "test")
+    if len(test) == 0:
         raise ValueError(
             "adata.obs['split'] marks no row as 'test', on which to compare: run gexinfer.pp.split(adata)."
         )
@@ -86,13 +93,26 @@ def compare(
         check_validation(method, plans[name][1], rows)
     reference = look(adata, layer, *rows, products=any(method.products for method, _ in plans.values()))
 
-    seconds = {}
+    check_finite(adata, reference, test)
+
+    models, seconds = {}, {}
     for name, (method, config) in plans.items():
         started = perf_counter()
-        fitted = learn(adata, reference, method, config, name, rng=rng, device=device, progress=progress)
+        models[name] = learn(adata, reference, method, config, name, rng=rng, device=device, progress=progress)
+        seconds[name] = {"fit_seconds": perf_counter() - started}
+    # Nothing is written before all have been fitted.
+    for name, fitted in models.items():
         write_model(adata, name, fitted)
-        fit_seconds = perf_counter() - started
+        started = perf_counter()
         predict(adata, key=name, layer=layer or "X", device=device, progress=progress)
-        seconds[name] = {"fit_seconds": fit_seconds, "predict_seconds": perf_counter() - started - fit_seconds}
+        seconds[name]["predict_seconds"] = perf_counter() - started
     table = evaluate(adata, key=list(plans))
     return table.join(pd.DataFrame.from_dict(seconds, orient="index"))
+
+
+def check_finite(adata: AnnData, reference: Reference, test: Indices) -> None:
+    """Refuse NaN and inf where predictions are made or judged, before anything is fitted."""
+    every, genes = np.arange(adata.n_obs), np.empty(0, np.intp)
+    for rows in (replace(reference.train, rows=test), replace(reference.train, rows=every, targets=genes)):
+        names = adata.var_names[np.concatenate([rows.landmarks, rows.targets])]
+        refuse_not_finite(moments(rows.blocks()).not_finite, names, len(rows), where_from(reference.layer))

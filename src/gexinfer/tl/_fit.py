@@ -77,7 +77,7 @@ def fit(
     rng
         Seed or generator. The same seed on the same machine gives the same bits.
     device
-        Where a network trains: `"auto"` (CUDA, MPS, then CPU), or any torch device.
+        Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device.
     progress
         Show a bar, or a line where there is no screen.
     copy
@@ -106,6 +106,8 @@ def fit(
         A slot is missing.
     TypeError
         `var["landmark"]` is not bool, or the method has no such option.
+    FloatingPointError
+        A network diverged, or the `penalty` of a `kernel` is too weak.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
         split, fewer than 10 training rows, duplicate sample names, or an unknown method.
@@ -204,7 +206,8 @@ def write_model(adata: AnnData, key: str, fitted: FittedModel) -> None:
     for name in PER_GENE:
         slot = gene_slot(name)
         # A fit of another kind under this name must not leave the old one's column behind.
-        kept = adata.varm[slot].drop(columns=key, errors="ignore") if slot in adata.varm else pd.DataFrame()
+        before = adata.varm.get(slot)
+        kept = before.drop(columns=key, errors="ignore") if isinstance(before, pd.DataFrame) else pd.DataFrame()
         if name in get_method(fitted.method).per_gene and name in fitted.model.arrays:
             column = pd.Series(fitted.model.arrays[name], list(fitted.targets), dtype=float)
             adata.varm[slot] = kept.reindex(adata.var_names).assign(**{key: column})

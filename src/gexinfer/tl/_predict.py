@@ -13,7 +13,7 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import PREDICT_ROWS, FittedModel, records
+from gexinfer._record import PREDICT_ROWS, FittedModel, is_record, records
 from gexinfer._slots import (
     PREDICTED,
     ROLE,
@@ -68,7 +68,7 @@ def predict(
     std
         Write the standard deviation of each inferred value, too. `kernel` knows it.
     device
-        Where a network runs: `"auto"` (CUDA, MPS, then CPU), or any torch device.
+        Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device.
     progress
         Show a bar, or a line where there is no screen.
     copy
@@ -175,7 +175,7 @@ def check_std(models: Mapping[str, FittedModel]) -> None:
     if without:
         having = [name for name in METHODS if get_method(name).std]
         raise ValueError(
-            f"std=True: the models {listed(without)} know no standard deviation; those of {listed(having)} do. "
+            f"std=True: {listed(without)} has no standard deviation; models of method={listed(having)} have one. "
             "Name them with key=."
         )
 
@@ -185,6 +185,12 @@ def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str |
     written = dict(models)
     if std:
         written |= {f"{name}_std": fitted for name, fitted in models.items()}
+        taken = [f"{name}_std" for name in models if f"{name}_std" in models or is_record(adata.uns.get(f"{name}_std"))]
+        if taken:
+            raise ValueError(
+                f"std=True would write layers {listed(taken)}, which are those of models with these names. Fit the "
+                "models again under other names: key_added=."
+            )
     for name, fitted in written.items():
         foreign = name in layer_names(adata) and name not in predicted_layers(adata)
         if foreign or name == layer_of(adata, fitted, layer):
@@ -222,7 +228,7 @@ class Query:
                 warnings.warn(
                     f"{name}: {mismatch}Bring {self.where} to the units of the fit, or name another layer=.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=3,
                 )
 
     def blocks(self) -> Iterator[NDArray[np.floating]]:
@@ -231,6 +237,13 @@ class Query:
         for part in self.parts:
             block = np.full((part.stop - part.start, len(self.columns)), np.nan, np.float32)
             block[:, self.there] = dense(self.source, part, self.columns[self.there])
+            nothing = np.isnan(block).all(axis=1)
+            if self.any_panel and nothing.any():
+                names = self.adata.obs_names[part][nothing]
+                raise ValueError(
+                    f"{self.where} holds none of the landmarks of {self.name!r} in {nothing.sum():,} samples, e.g. "
+                    f"{listed(names)}: all are NaN. Drop those samples."
+                )
             wrong = (np.isinf(block) if self.any_panel else ~np.isfinite(block)) & self.there
             bad += wrong.sum(axis=0)
             yield np.where(wrong, 0, block)
@@ -278,7 +291,7 @@ def landmark_columns(adata: AnnData, fitted: FittedModel, name: str) -> Indices:
     absent = lacking(fitted.landmarks, adata.var_names)
     takes_any = get_method(fitted.method).any_panel
     if absent and not (takes_any and len(absent) < len(fitted.landmarks)):
-        instead = "" if takes_any else " Of such queries, method='sample_lasso' takes any."
+        instead = "" if takes_any else " Or take a model of method='sample_lasso', for which a query may lack some."
         raise ValueError(
             f"adata.var_names lacks {len(absent):,} of the {len(fitted.landmarks):,} landmarks of {name!r}: "
             f"{listed(absent, 20)}. var_names starts with {listed(adata.var_names, 3)}. If they are there under "

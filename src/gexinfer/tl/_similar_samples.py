@@ -49,7 +49,7 @@ def similar_samples(
     KeyError
         There is no model of that key.
     ValueError
-        The model is of another method, no landmark is there, or values are inf.
+        The model is of another method, a sample has none of the landmarks, or values are inf.
 
     References
     ----------
@@ -61,7 +61,7 @@ def similar_samples(
         raise ValueError(f"n_samples={n_samples!r} must be 1 to {SIMILAR}.")
     ((name, fitted),) = resolve(adata, model, key).items()
     query = Query(adata, fitted, name, layer_of(adata, fitted, layer))
-    places, weights = fitted.similar(np.concatenate(list(query.blocks())))
+    places, weights = fitted.similar(np.concatenate([*query.blocks()] or [np.empty((0, len(fitted.landmarks)))]))
     names = np.where(weights > 0, np.array(fitted.samples, dtype=object)[places], "")
     columns: dict[str, np.ndarray] = {}
     for i in range(min(n_samples, places.shape[1])):
