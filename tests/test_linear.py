@@ -73,6 +73,15 @@ def test_collinear_landmarks_say_so_and_name_ridge(small):
     np.testing.assert_allclose(predicted(small, "ols"), expected, atol=1e-3)
 
 
+def test_nearly_collinear_landmarks_say_so(small):
+    a, b, c = np.flatnonzero(small.var["landmark"])[:3]
+    small.X = small.X.astype(np.float64)
+    jitter = 4e-5 * np.random.default_rng(0).standard_normal(small.n_obs)
+    small.X[:, c] = small.X[:, a] + small.X[:, b] + jitter
+    with pytest.warns(UserWarning, match="60 landmarks that vary are nearly collinear.* method='ridge'"):
+        gx.tl.fit(small, "ols", progress=False)
+
+
 def test_a_constant_landmark_is_no_collinearity(small):
     small.X[:, np.flatnonzero(small.var["landmark"])[3]] = 1
     with pytest.warns(UserWarning, match="1 genes are constant") as told:

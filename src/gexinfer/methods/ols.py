@@ -33,7 +33,7 @@ def fit(task: Task, config: OLS) -> Model:
                 f"the {varying:,} landmarks that vary are collinear, with {rank:,} independent directions, and give "
                 "the minimum-norm one of many solutions"
             )
-        elif not trouble and rank == varying:
+        elif not trouble and spectrum.values[spectrum.varies].min() < 1e-10 * spectrum.values[-1]:
             trouble = (
                 f"the {varying:,} landmarks that vary are nearly collinear, so that rounding decides about coefficients"
             )
