@@ -261,7 +261,7 @@ def main() -> None:
         print(json.dumps(sides_of(case)[name]()))
         return
     threads = {f"{lib}_NUM_THREADS": str(options.threads) for lib in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-    threads["LOKY_MAX_CPU_COUNT"] = str(options.threads)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cases": {}}
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | threads | {"GEXINFER_STREAMED": folder}

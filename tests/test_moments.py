@@ -132,7 +132,7 @@ def test_rows_are_picked_right_wherever_they_are(tmp_path_factory, form, data):
 
 
 def test_only_some_rows_are_read_at_a_time(small):
-    """A source that refuses to be read whole, or more than two blocks at once."""
+    """Of a source that counts how many rows it is asked for at once."""
 
     class Watched:
         def __init__(self, X):

@@ -146,10 +146,11 @@ class FittedModel:
 
     def std_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
         """Yield the standard deviation of what `predict_blocks` infers, in units of the data."""
-        method, sizes = get_method(self.method), deque[int]()
-        assert method.std is not None
+        std, sizes = get_method(self.method).std, deque[int]()
+        if std is None:
+            raise ValueError(f"A model of method={self.method!r} has no standard deviation.")
         unit = np.where(self.target_scale.sd > 0, self.target_scale.unit, 0)
-        for block in method.std(self.model, self.config, self.padded(blocks, sizes), device):
+        for block in std(self.model, self.config, self.padded(blocks, sizes), device):
             yield (block[: sizes.popleft()] * unit).astype(np.float32)
 
     def params(self) -> dict[str, Any]:

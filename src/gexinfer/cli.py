@@ -33,6 +33,7 @@ Panel = Annotated[
     str | None, typer.Option(help="Landmarks where var['landmark'] is absent: l1000 (default), dgex943, a file.")
 ]
 IdColumn = Annotated[str | None, typer.Option(help="Column of var with the gene ids of the panel.")]
+Csv = Annotated[Path | None, typer.Option(help="Write the table as CSV.")]
 GroupBy = Annotated[str | None, typer.Option(help="Column of obs not to divide where obs['split'] is absent.")]
 
 
@@ -75,7 +76,7 @@ def demo(
         for name, figure in figures.items():
             figure.savefig(out / name, dpi=200)
             plt.close(figure)
-        table.to_csv(out / "evaluation.csv")
+        table.to_csv(out / "evaluation.csv", index_label="model")
         write(ref, out / "demo.h5ad")
         console.print(f"Wrote {out}/: demo.h5ad, evaluation.csv, {', '.join(figures)}")
 
@@ -154,23 +155,16 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the data with its scores, .h5ad or .zarr.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    csv: Csv = None,
 ) -> None:
     """Measure predictions against measured values on the test rows."""
     import gexinfer as gx
 
     with told():
-        if out is not None:
-            check_out(out, ".h5ad", ".zarr")
-        if csv is not None:
-            check_out(csv, ".csv")
+        check_results(csv, out)
         adata = read(path)
         table = gx.tl.evaluate(adata)
-        show(table)
-        if csv is not None:
-            table.to_csv(csv)
-        if out is not None:
-            write(adata, out)
+        hand_over(table, csv, adata, out)
 
 
 @app.command()
@@ -185,7 +179,7 @@ def compare(
         Path | None,
         typer.Option("--out", "-o", help="Write the data with models, predictions and scores, .h5ad or .zarr."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    csv: Csv = None,
     panel: Panel = None,
     id_column: IdColumn = None,
     groupby: GroupBy = None,
@@ -198,21 +192,14 @@ def compare(
     from gexinfer.methods import get_method
 
     with told():
-        if out is not None:
-            check_out(out, ".h5ad", ".zarr")
-        if csv is not None:
-            check_out(csv, ".csv")
+        check_results(csv, out)
         names = [name.strip() for name in methods.split(",")]
         for name in names:
             get_method(name)
         adata = gx.datasets.bulk() if path is None else read(path)
         flag_and_split(adata, path or Path("the bundled data"), panel, id_column, groupby, layer, seed)
         table = gx.tl.compare(adata, names, layer=layer, rng=seed, device=device)
-        show(table)
-        if csv is not None:
-            table.to_csv(csv)
-        if out is not None:
-            write(adata, out)
+        hand_over(table, csv, adata, out)
 
 
 def flag_and_split(
@@ -295,6 +282,23 @@ def check_out(path: Path, *suffixes: str) -> None:
         raise ValueError(f"{str(path)!r} must end in {' or '.join(suffixes)}.")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} into.")
+
+
+def check_results(csv: Path | None, out: Path | None) -> None:
+    """Refuse files for a table and its data that could not be written."""
+    if csv is not None:
+        check_out(csv, ".csv")
+    if out is not None:
+        check_out(out, ".h5ad", ".zarr")
+
+
+def hand_over(table: pd.DataFrame, csv: Path | None, adata: AnnData, out: Path | None) -> None:
+    """Print a table, and write it and its data where that was asked for."""
+    show(table)
+    if csv is not None:
+        table.to_csv(csv, index_label="model")
+    if out is not None:
+        write(adata, out)
 
 
 def write(data: Any, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gexinfer.engine.blocks import CACHED_ROWS, Float, Scale, Wide, ahead, row_slices
+from gexinfer.engine.processors import processors
 
 # Up to this many rows X'Y is multiplied in float64, which is then a matter of a second: rounding to float32 moves
 # what a weak penalty predicts by up to 1e-3 standard deviations. With more rows it is multiplied in float32, twice as
@@ -20,7 +20,7 @@ EXACT_ROWS = 4096
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows of p landmarks x and q targets y, about their means; the two of two halves add up to the whole's.
+    """Sums over rows of p landmarks x and q targets y, about their means; those of two halves add up to the whole's.
 
     `mean` and `squares` (sums of squares, so x'x and y'y of each column) run over the landmarks, then the targets;
     `xx` is (p, p), `xy` (p, q). `not_finite` counts the rows of each column that hold NaN or inf.
@@ -93,11 +93,6 @@ def moments(blocks: Iterable[NDArray[np.floating]], n_landmarks: int = 0, n_rows
                     xx += wide.T @ wide
                     xy += np.matmul(left.T, near[:, p:].astype(products, copy=False), out=product)
     return columns.about_the_mean(xx, xy)
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ColumnSums:

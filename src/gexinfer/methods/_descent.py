@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
 from numba import njit
 from threadpoolctl import threadpool_limits
 
 from gexinfer.engine.blocks import Wide
+from gexinfer.engine.processors import processors
 
 # How far, in standardised units, a slope may be off in the end: from the penalty at a weight, above it at none.
 EXACT, ROUGH = 1e-9, 1e-3
@@ -25,12 +27,10 @@ def descend(gram: Wide, targets: Wide, penalty: float, weights: Wide, tolerance:
     prediction to three digits, which is enough to choose a penalty. Returns how many rows did not get there.
     """
     # Neighbouring rows in different parts, and more parts than threads, so that all threads end together.
-    parts = [np.arange(first, len(targets), 8 * cpu_count()) for first in range(8 * cpu_count())]
-    with threadpool_limits(1, "blas"):
-        unsolved = Parallel(n_jobs=cpu_count(), prefer="threads")(
-            delayed(descend_rows)(gram, targets, penalty, weights, part, tolerance) for part in parts if len(part)
-        )
-    return sum(unsolved)
+    cuts = min(8 * processors(), len(targets))
+    parts = [np.arange(first, len(targets), cuts) for first in range(cuts)]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(processors()) as threads:
+        return sum(threads.map(lambda part: descend_rows(gram, targets, penalty, weights, part, tolerance), parts))
 
 
 @njit(cache=True, nogil=True)

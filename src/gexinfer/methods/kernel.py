@@ -22,7 +22,7 @@ from gexinfer.engine.report import say, steps
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
 from gexinfer.methods._linear import Spectrum
 
-# Penalties from weak to strong noise, in units of a target's variance; the search goes downward.
+# From strong to weak, in units of a target's variance.
 PENALTIES = np.logspace(0.5, -4, 10)
 DEPTHS = (1, 2, 3, 4)
 BANDWIDTHS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
@@ -77,8 +77,13 @@ class Kernel:
         bandwidths = BANDWIDTHS if self.bandwidth is None else (self.bandwidth,)
         return [Form(self.kernel, 0, h * unit, w) for h, w in product(bandwidths, linear)]
 
+    @property
+    def penalties(self) -> list[float]:
+        """The penalties to try, the strongest first."""
+        return PENALTIES.tolist() if self.penalty is None else [self.penalty]
+
     def chooses(self) -> bool:
-        return self.penalty is None or len(self.forms(1.0)) > 1
+        return len(self.penalties) * len(self.forms(1.0)) > 1
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,9 @@ def fit(task: Task, config: Kernel) -> Model:
     inducing = exact_or_not(config, n, task.train.n_landmarks, task.train.n_targets, device, task.progress)
     X, Y = rows(task.train, SEARCH_ROWS, task.rng, device)
     unit = Inner.of(X, X, len(X)).median_distance()
-    form, penalty = search(task, config, X, Y, unit, device) if config.chooses() else settled(config, unit)
+    form, penalty = config.forms(unit)[0], config.penalties[0]
+    if config.chooses():
+        form, penalty = search(task, config, X, Y, unit, device)
     shape = {"depth": form.depth} if form.depth else {"bandwidth": form.bandwidth / unit, "median_distance": unit}
     notes = {"linear": form.linear, **shape, "penalty": penalty}
     if inducing is not None:
@@ -155,12 +162,6 @@ def fit(task: Task, config: Kernel) -> Model:
     signal = ((Y * coefficients).sum(0) / n).clamp_(min=0).sqrt_()
     arrays = {"landmarks": X, "coefficients": coefficients, "signal": signal}
     return Model({name: a.cpu().numpy() for name, a in arrays.items()}, notes)
-
-
-def settled(config: Kernel, unit: float) -> tuple[Form, float]:
-    """Return the kernel and the penalty that the options leave no choice about."""
-    assert config.penalty is not None
-    return config.forms(unit)[0], config.penalty
 
 
 def exact_or_not(
@@ -201,10 +202,12 @@ def factor(K: Tensor, penalty: float) -> Tensor:
     shifted.diagonal().add_(penalty)
     lower, failed = torch.linalg.cholesky_ex(shifted)
     if failed:
-        raise FloatingPointError(
-            f"kernel: penalty={penalty:g} is too weak for float32; fit again with a larger penalty=."
-        )
+        raise too_weak(penalty)
     return lower
+
+
+def too_weak(penalty: float) -> FloatingPointError:
+    return FloatingPointError(f"kernel: penalty={penalty:g} is too weak for float32; fit again with a larger penalty=.")
 
 
 def search(task: Task, config: Kernel, X: Tensor, Y: Tensor, unit: float, device: torch.device) -> tuple[Form, float]:
@@ -216,28 +219,26 @@ def search(task: Task, config: Kernel, X: Tensor, Y: Tensor, unit: float, device
     x, y = rows(task.validation, SEARCH_ROWS, task.rng, device)
     inner, n = Inner.of(torch.cat([X, x]), X, len(X)), len(X)
     forms = config.forms(unit)
-    best_error, best, trouble = np.inf, None, None
+    best_error, best = np.inf, None
     with steps("kernel", len(forms), show=task.progress) as advance:
         for form in forms:
             K = inner.kernel(form)
             lowest, rises = np.inf, 0
-            for penalty in PENALTIES if config.penalty is None else [config.penalty]:
+            for penalty in config.penalties:
                 try:
                     weights = torch.cholesky_solve(K[n:].T, factor(K[:n], penalty))
-                except FloatingPointError as error:
-                    trouble = error
-                    break
+                except FloatingPointError:
+                    break  # and so are the weaker ones
                 mae = float((weights.T @ Y - y).abs().mean())
                 if mae < best_error:
-                    best_error, best = mae, (form, float(penalty))
+                    best_error, best = mae, (form, penalty)
                 rises = rises + 1 if mae > lowest else 0
                 lowest = min(lowest, mae)
                 if rises == 2:
                     break
             advance(1, f"MAE val {best_error:.4f}")
     if best is None:
-        assert trouble is not None
-        raise trouble
+        raise too_weak(config.penalties[0])
     return best
 
 
@@ -254,14 +255,13 @@ def nystroem(task: Task, config: Kernel, form: Form, m: int, notes: dict[str, An
     k = whiten.shape[1]
     sums = moments((np.hstack([features(x), y]) for x, y in task.train.blocks()), k, len(task.train))
     spectrum = Spectrum.of(about_zero(sums))
-    penalties = PENALTIES if config.penalty is None else np.array([config.penalty])
-    errors = np.zeros(len(penalties))
-    for x, y in task.validation.blocks() if len(penalties) > 1 else ():
+    errors = np.zeros(len(config.penalties))
+    for x, y in task.validation.blocks() if len(errors) > 1 else ():
         turned = features(x) @ spectrum.vectors
-        for i, penalty in enumerate(penalties):
+        for i, penalty in enumerate(config.penalties):
             predicted = (turned * spectrum.inverse(penalty)) @ spectrum.rotated
             errors[i] += np.abs(predicted - y).sum(dtype=np.float64)
-    penalty = float(penalties[errors.argmin()])
+    penalty = config.penalties[errors.argmin()]
     inverse = spectrum.inverse(penalty)
     wide = whiten.cpu().numpy().astype(np.float64) @ spectrum.vectors
     left = sums.yy + sums.n * sums.mean[k:] ** 2 - inverse @ spectrum.rotated**2

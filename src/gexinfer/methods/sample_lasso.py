@@ -51,14 +51,14 @@ class Mixtures:
     def weights(self, x: Float, penalty: float) -> Wide:
         """Return the (rows, samples) weights; landmarks that a row lacks are NaN."""
         weights = np.zeros((len(x), len(self.landmarks)))
-        panels, which = np.unique(~np.isnan(x), axis=0, return_inverse=True)
+        # Rows that only fill a block are 0, and so are their weights.
+        full = np.flatnonzero(x.any(axis=1))
+        panels, which = np.unique(~np.isnan(x[full]), axis=0, return_inverse=True)
         for i, panel in enumerate(panels):
-            rows = which.reshape(-1) == i
-            if panel.any():
-                found = weights[rows]
-                descend_from = self.targets(x[rows], panel)
-                descend(self.gram, descend_from, penalty, found)
-                weights[rows] = found
+            rows = full[which.reshape(-1) == i]
+            found, targets = weights[rows], self.targets(x[rows], panel)
+            descend(self.gram, targets, penalty, found)
+            weights[rows] = found
         return weights
 
 
