@@ -9,30 +9,31 @@ from conftest import standardised
 
 import gexinfer as gx
 from gexinfer._record import records
-from gexinfer.engine.loop import train
-from gexinfer.methods.dgex import DGEX, DecayOnRise, Perceptron, prepare
+from gexinfer.methods.dgex import DGEX, SCHEDULES, Perceptron, optimiser_of
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def perceptron(config: DGEX, n_in: int = 10, n_out: int = 5) -> Perceptron:
+    return Perceptron.initialised(config, n_in, n_out, generator()).on(torch.device("cpu"))
+
+
 def test_paper_recipe_is_the_paper_s():
     config = DGEX(recipe="paper")
-    assert (config.hidden, config.activation, config.loss, config.batch_size, config.epochs) == (
-        3000,
-        "tanh",
-        "mse",
-        200,
-        200,
-    )
-    assert (config.input_noise, config.layer_norm) == (0, False)
+    assert (config.hidden, config.activation, config.loss) == (3000, "tanh", "mse")
+    assert (config.batch_size, config.epochs) == (200, 200)
+    # Nothing that the paper does not have.
+    assert (config.input_noise, config.weight_decay, config.ema) == (0, 0, 0)
+    assert (config.layer_norm, config.skip, config.target_blocks) == (False, False, 1)
+    assert (config.optimiser, config.schedule) == ("sgd", "decay_on_rise")
     assert DGEX(recipe="paper", layers=1).learning_rate == 5e-4
     assert DGEX(recipe="paper", layers=2).learning_rate == DGEX(recipe="paper", layers=3).learning_rate == 3e-4
 
 
 def test_paper_initialisation():
-    network = Perceptron.initialised(DGEX(recipe="paper", layers=2, hidden=200), 100, 50, generator())
+    network = perceptron(DGEX(recipe="paper", layers=2, hidden=200), 100, 50)
     for name, n_in, n_out in (("0", 100, 200), ("1", 200, 200)):
         weight, bound = network.parameters[f"{name}.weight"], np.sqrt(6 / (n_in + n_out))
         assert weight.shape == (n_out, n_in)
@@ -43,24 +44,38 @@ def test_paper_initialisation():
 
 
 def test_paper_optimiser():
-    network = Perceptron.initialised(DGEX(recipe="paper", layers=3, hidden=20), 10, 5, generator())
-    optimiser, schedule = prepare(network, 1000)
+    network = perceptron(DGEX(recipe="paper", layers=3, hidden=20))
+    optimiser = optimiser_of(network, torch.device("cpu"))
+    assert isinstance(optimiser, torch.optim.SGD)
     rate = {id(p): (g["lr"], g["momentum"]) for g in optimiser.param_groups for p in g["params"]}
     for name, parameter in network.parameters.items():
         later = name in ("1.weight", "2.weight", "3.weight")
         assert rate[id(parameter)] == (pytest.approx(9e-4 if later else 3e-4), 0.5), name
 
-    assert isinstance(schedule, DecayOnRise)
-    for error in (0.5, 0.4, 0.41, 0.41):  # one rise
-        schedule.after_epoch(error)
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(3e-4 * 0.9)
-    for i in range(100):
-        schedule.after_epoch(1.0 + i)
-    assert [g["lr"] for g in optimiser.param_groups] == [1e-5, 1e-5]
+
+def test_paper_schedule():
+    schedule = SCHEDULES[DGEX(recipe="paper").schedule]
+    assert schedule(3e-4, 0.5, []) == schedule(3e-4, 0.5, [0.5, 0.4]) == 3e-4
+    assert schedule(3e-4, 0.0, [0.5, 0.4, 0.41, 0.41]) == pytest.approx(3e-4 * 0.9)  # one rise
+    assert schedule(9e-4, 0.0, [0.5, 0.6, 0.4, 0.5]) == pytest.approx(9e-4 * 0.81)
+    assert schedule(9e-4, 0.0, list(range(100))) == 1e-5
+
+
+def test_paper_learning_rate_falls_when_the_training_error_rises(small):
+    """In a real run, from the errors that were measured."""
+    gx.tl.fit(small, "dgex", recipe="paper", hidden=50, learning_rate=0.02, epochs=40, progress=False)
+    arrays = records(small)["dgex"].model.arrays
+    error, rate = arrays["0.history.train_mae"], arrays["0.history.learning_rate"]
+    assert (np.diff(error) > 0).any()
+    expected = [0.02]
+    for before, after in zip(error[:-2], error[1:-1], strict=True):
+        expected.append(expected[-1] * (0.9 if after > before else 1))
+    # The rate of an epoch follows from the errors before it.
+    np.testing.assert_allclose(rate[1:], expected, rtol=1e-6)
 
 
 def test_paper_loss_is_summed_over_targets_and_averaged_over_samples():
-    network = Perceptron.initialised(DGEX(recipe="paper", hidden=20, dropout=0.0), 10, 5, generator())
+    network = perceptron(DGEX(recipe="paper", hidden=20, dropout=0.0))
     x, y = torch.randn(7, 10, generator=generator(1)), torch.randn(7, 5, generator=generator(2))
     expected = ((network.infer(x) - y) ** 2).sum(1).mean()
     torch.testing.assert_close(network.loss(x, y, generator()), expected)
@@ -68,7 +83,7 @@ def test_paper_loss_is_summed_over_targets_and_averaged_over_samples():
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_forward_is_the_obvious_matrix_products(layers):
-    network = Perceptron.initialised(DGEX(recipe="paper", layers=layers, hidden=12), 10, 5, generator())
+    network = perceptron(DGEX(recipe="paper", layers=layers, hidden=12))
     p = {name: tensor.detach().numpy() for name, tensor in network.parameters.items()}
     x = np.random.default_rng(0).standard_normal((7, 10)).astype(np.float32)
     h = x
@@ -80,7 +95,7 @@ def test_forward_is_the_obvious_matrix_products(layers):
 
 def test_dropout_is_on_hidden_activations_only_and_off_in_inference():
     config = DGEX(recipe="paper", hidden=4000, dropout=0.25)
-    network = Perceptron.initialised(config, 10, 4000, generator())
+    network = perceptron(config, 10, 4000)
     with torch.no_grad():
         # The output shows the hidden activations; a zeroed input would zero them all at once.
         network.parameters["1.weight"].copy_(torch.eye(4000))
@@ -91,38 +106,6 @@ def test_dropout_is_on_hidden_activations_only_and_off_in_inference():
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
     torch.testing.assert_close(noisy[~dropped], clean[~dropped] / 0.75)
     torch.testing.assert_close(network.infer(x)[0], clean)
-
-
-def test_the_best_validation_epoch_is_kept():
-    class Walker:
-        """Its error falls until the third epoch, then rises."""
-
-        def __init__(self):
-            self.parameters = {"w": torch.zeros(1, requires_grad=True)}
-
-        def loss(self, x, y, generator):
-            return -self.parameters["w"].sum()
-
-        def infer(self, x):
-            return self.parameters["w"].expand(len(x), 1)
-
-    class Constant:
-        def after_step(self):
-            pass
-
-        def after_epoch(self, train_mae):
-            pass
-
-    network = Walker()
-    X, Y = np.zeros((4, 1), np.float32), np.full((4, 1), 3, np.float32)
-    optimiser = torch.optim.SGD(network.parameters.values(), lr=1.0)
-    trained = train(
-        network, optimiser, Constant(), (X, Y), (X, Y),
-        epochs=6, batch_size=4, generator=generator(), title="walk", progress=False,
-    )  # fmt: skip
-    np.testing.assert_allclose(trained.validation_mae, [2, 1, 0, 1, 2, 3])
-    assert trained.best_epoch == 3
-    assert trained.parameters["w"] == [3]
 
 
 def test_same_seed_same_bits_another_seed_others(small):
@@ -147,7 +130,7 @@ def test_no_global_generator_moves(small):
 def test_both_recipes_learn(small, recipe):
     epochs = {"modern": 30, "paper": 100}[recipe]
     gx.tl.fit(small, "dgex", recipe=recipe, hidden=100, epochs=epochs, progress=False)
-    history = records(small)["dgex"].model.arrays["history.validation_mae"]
+    history = records(small)["dgex"].model.arrays["0.history.validation_mae"]
     (_, Y), (_, Y_val) = standardised(small, "train", "validation")
     assert len(history) == epochs
     assert history.min() < 0.8 * np.abs(Y_val - Y.mean(0)).mean()
@@ -155,9 +138,165 @@ def test_both_recipes_learn(small, recipe):
     assert small.uns["dgex"]["params"]["validation_mae"] == pytest.approx(history.min(), rel=1e-5)
 
 
+# ---- blocks of targets
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_each_block_is_a_network_of_its_own_targets(small, device):
+    options = {"epochs": 3, "hidden": 16, "progress": False}
+    gx.tl.fit(small, "dgex", target_blocks=2, device=device, **options)
+    gx.tl.predict(small, progress=False)
+    model = records(small)["dgex"].model
+    assert np.bincount(model.arrays["block"]).tolist() == [45, 45]
+    targets = small.var_names[~small.var["landmark"]]
+    seeds = np.random.default_rng(0)
+    seeds.permutation(90)  # how the targets were dealt out
+    for b, seed in enumerate(seeds.integers(2**63, size=2)):
+        alone = small.copy()
+
+        class Dealt:
+            """Gives a fit of half the targets the seed that this half had."""
+
+            def permutation(self, x):
+                return x
+
+            def integers(self, high, size=None, seed=seed):
+                return np.array([seed])
+
+        own = targets[model.arrays["block"] == b]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(np.random, "default_rng", lambda seed: Dealt())
+            gx.tl.fit(alone, "dgex", targets=list(own), key_added="alone", **options)
+        gx.tl.predict(alone, key="alone", progress=False)
+        np.testing.assert_allclose(alone[:, own].layers["alone"], small[:, own].layers["dgex"], rtol=1e-5)
+        assert small.uns["dgex"]["params"][f"best_epoch_{b + 1}"] == alone.uns["alone"]["params"]["best_epoch"]
+
+
+def test_clustered_blocks_are_genes_that_go_together(small):
+    gx.tl.fit(small, "dgex", target_blocks=2, block_by="clusters", epochs=1, hidden=8, progress=False)
+    block = records(small)["dgex"].model.arrays["block"]
+    (_, Y) = standardised(small, "train")[0]
+    r = np.corrcoef(Y.T)
+    same = block[:, None] == block
+    np.fill_diagonal(same, False)
+    assert r[same].mean() > r[block[:, None] != block].mean() + 0.2
+
+
+def test_more_blocks_than_targets(small):
+    with pytest.raises(ValueError, match="target_blocks=91 are more than the 90 targets"):
+        gx.tl.fit(small, "dgex", target_blocks=91, progress=False)
+
+
+def test_ctrl_c_with_several_devices_stops_all(small):
+    def press(told):
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted in epoch") as told:
+        gx.tl.fit(
+            small, "dgex", target_blocks=2, device="cpu,cpu", epochs=10_000, hidden=8, callback=press, progress=False
+        )
+    assert len(told) == 2
+
+
+# ---- starting from another model
+
+
+@pytest.mark.filterwarnings("ignore:.* genes are constant")
+def test_fine_tuned_on_100_samples_it_is_better_than_the_old_and_than_one_from_scratch(bulk_once):
+    adata = bulk_once.copy()
+    gx.pp.landmarks(adata)
+    # Normal kidney of TCGA: 126 samples of an organ of which the others hold 60 tumours and 32 samples of GTEx.
+    new = adata.obs["cohort"].isin([f"TCGA normal:{kind}" for kind in ("kirc", "kirp", "kich")])
+    old, new = adata[~new].copy(), adata[new].copy()
+    gx.pp.split(old)
+    gx.tl.fit(old, "dgex", epochs=30, progress=False)
+    sides = np.repeat(["train", "validation", "test"], [80, 20, 26])
+    new.obs["split"] = np.random.default_rng(0).permutation(sides)
+
+    gx.tl.fit(new, "dgex", progress=False, key_added="scratch")
+    gx.tl.fit(new, "dgex", init=old, progress=False, key_added="tuned")
+    gx.tl.predict(new, progress=False)
+    gx.tl.predict(new, model=old, progress=False)
+    targets = ~new.var["landmark"].to_numpy()
+    train, test = ((new.obs["split"] == side).to_numpy() for side in ("train", "test"))
+    unit = new.X[train].std(axis=0) + 1e-3
+    varies = targets & (unit > 1e-3)
+    error = {k: (np.abs(new.layers[k] - new.X)[test] / unit)[:, varies].mean() for k in ("dgex", "scratch", "tuned")}
+    assert error["tuned"] < 0.95 * error["scratch"], error
+    assert error["tuned"] < 0.95 * error["dgex"], error
+    assert new.uns["tuned"]["params"]["learning_rate"] == 3e-4
+
+
+def still(adata, **options):
+    """Fit with steps too small to change a weight."""
+    gx.tl.fit(adata, "dgex", epochs=1, learning_rate=1e-30, progress=False, **options)
+
+
+def test_started_from_itself_it_infers_the_same_genes_matched_by_name(small):
+    small.var_names = [f"ENSG{i:011d}" for i in range(small.n_vars)]
+    for options in ({}, {"target_blocks": 2, "layers": 2, "skip": False}):
+        gx.tl.fit(small, "dgex", epochs=3, hidden=16, progress=False, **options)
+        gx.tl.predict(small, progress=False)
+        other = small[:, np.random.default_rng(0).permutation(small.n_vars)].copy()
+        other.var_names = other.var_names + ".7"  # a version
+        del other.uns["dgex"], other.layers["dgex"]
+        still(other, init=small)
+        gx.tl.predict(other, progress=False)
+        other.var_names = other.var_names.str[:-2]
+        np.testing.assert_allclose(other[:, small.var_names].layers["dgex"], small.layers["dgex"], atol=1e-5)
+        assert other.uns["dgex"]["params"]["hidden"] == 16
+
+
+def test_new_landmarks_weigh_nothing_and_new_targets_start_at_their_mean(small):
+    known = small[:, 10:140].copy()
+    gx.tl.fit(known, "dgex", epochs=3, hidden=16, progress=False)
+    still(small, init=known)
+    gx.tl.predict(small, progress=False)
+    landmark, old = small.var["landmark"].to_numpy(), small.var_names.isin(known.var_names)
+    train = small.X[(small.obs["split"] == "train").to_numpy()]
+    np.testing.assert_allclose(
+        small.layers["dgex"][:, ~landmark & ~old], np.tile(train.mean(0)[~landmark & ~old], (240, 1)), atol=0.01
+    )
+    before = small.layers["dgex"].copy()
+    small.X[:, landmark & ~old] += 1
+    gx.tl.predict(small, progress=False)
+    np.testing.assert_array_equal(small.layers["dgex"][:, ~landmark], before[:, ~landmark])
+    gx.tl.predict(known, progress=False)
+    both = ~landmark & old
+    np.testing.assert_allclose(before[:, both], known[:, small.var_names[both]].layers["dgex"], atol=1e-5)
+
+
+def test_a_start_that_is_none(small, tmp_path):
+    gx.tl.fit(small, "dgex", epochs=1, hidden=16, progress=False)
+    gx.tl.fit(small, "ridge", progress=False)
+    for options, error, match in (
+        ({"hidden": 32, "init": small}, ValueError, "hidden=32, but the model of init= has 16. Leave hidden= out"),
+        ({"method": "ridge", "init": small}, ValueError, "init= is for networks"),
+        ({"init": "model.safetensors"}, TypeError, r"init is a str; pass an AnnData with a model, or gexinfer.io.read"),
+        (
+            {"init": records(small)["ridge"]},
+            ValueError,
+            "init must name one model of method='dgex'; found 'init': ridge",
+        ),
+    ):
+        with pytest.raises(error, match=match):
+            gx.tl.fit(small, **{"method": "dgex", "progress": False, **options})
+    other = small.copy()
+    other.var_names = [f"gene {i}" for i in range(other.n_vars)]
+    with pytest.raises(ValueError, match="init shares no landmark with adata: it has .*, adata 'gene "):
+        gx.tl.fit(other, "dgex", init=small, progress=False)
+    gx.tl.fit(small, "dgex", epochs=1, hidden=8, key_added="second", progress=False)
+    with pytest.raises(ValueError, match="found 'dgex': dgex, 'second': dgex. Pass key_added="):
+        gx.tl.fit(other, "dgex", init=small, key_added="third", progress=False)
+    gx.io.write_model(small, tmp_path / "second.safetensors", key="second")
+    gx.tl.fit(small, "dgex", init=gx.io.read_model(tmp_path / "second.safetensors"), progress=False, epochs=1)
+    assert small.uns["dgex"]["params"]["hidden"] == 8
+
+
 def test_divergence_says_when_and_what_to_change(small):
     with pytest.raises(
-        FloatingPointError, match=r"diverged in epoch \d+ at a learning rate of .*Fit again with learning_rate="
+        FloatingPointError,
+        match=r"diverged in epoch \d+, step \d+ of 1, at a learning rate of .*Fit again with learning_rate=",
     ):
         gx.tl.fit(small, "dgex", recipe="paper", hidden=50, learning_rate=1e6, progress=False)
     assert "dgex" not in small.uns
@@ -167,7 +306,7 @@ def test_divergence_says_when_and_what_to_change(small):
     ("options", "match"),
     [
         ({"recipe": "new"}, "recipe='new' is not known; choose one of modern, paper"),
-        ({"activation": "sigmoid"}, "choose one of tanh, relu, silu"),
+        ({"activation": "sigmoid"}, "choose one of tanh, relu, silu, gelu"),
         ({"loss": "l2"}, "choose one of mse, l1, huber"),
         ({"layers": 0}, "layers=0 must be at least 1"),
         ({"dropout": 1.0}, "dropout=1.0 must be"),

@@ -112,7 +112,7 @@ def test_an_order_by_mae_that_r2_contradicts_is_warned_of(small):
     noise = np.random.default_rng(1).exponential(1, small.shape)
     small.X[:, target] = (np.maximum(small.X - np.quantile(small.X, 0.6, axis=0), 0) * noise)[:, target]
     gx.tl.fit(small, "ridge", progress=False)
-    gx.tl.fit(small, "dgex", epochs=40, hidden=32, progress=False)
+    gx.tl.fit(small, "dgex", epochs=40, hidden=32, skip=False, progress=False)
     gx.tl.predict(small, progress=False)
     with pytest.warns(
         UserWarning, match="'dgex' has the lowest MAE .* but a median R2 of .* and 'ridge' has .*loss='mse'"

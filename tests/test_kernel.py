@@ -136,14 +136,14 @@ def test_beyond_the_memory_inducing_rows_are_used_and_that_is_said(small, monkey
     with caplog.at_level("INFO", "gexinfer"):
         gx.tl.fit(small, "kernel", progress=False)
     assert small.uns["kernel"]["params"]["n_inducing"] == 50
-    assert "exact would take 0.0 GB for 168 training rows" in caplog.text
+    assert "exact would take 1 MB for 168 training rows" in caplog.text
     assert "50 rows stand for all (n_inducing=50)" in caplog.text
 
 
 def test_the_memory_is_said_before_it_is_taken(small, caplog):
     with caplog.at_level("INFO", "gexinfer"):
         gx.tl.fit(small, "kernel")
-    assert caplog.messages[0].startswith("kernel: exact, about 0.0 GB for 168 training rows, ")
+    assert caplog.messages[0].startswith("kernel: exact, about 1 MB for 168 training rows, ")
 
 
 def test_std_is_the_gaussian_process_s(small):

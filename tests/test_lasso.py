@@ -242,5 +242,5 @@ def test_similar_samples_of_another_method(fitted):
 
 def test_too_many_samples_for_the_memory_say_so(small, monkeypatch):
     monkeypatch.setattr("gexinfer.methods.sample_lasso.available", lambda device: 1000)
-    with pytest.raises(ValueError, match=r"all 168 training samples .* needs 0.0 GB for it; .* or use method='lasso'"):
+    with pytest.raises(ValueError, match=r"all 168 training samples .* needs 1 MB for it; .* or use method='lasso'"):
         gx.tl.fit(small, "sample_lasso", progress=False)

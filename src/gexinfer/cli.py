@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from gexinfer._record import FittedModel
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
 Input = Annotated[Path, typer.Argument(help="Input, .h5ad or .zarr.")]
-Output = Annotated[Path, typer.Option("--out", "-o", help="Output, .h5ad or .zarr; written whole or not at all.")]
 Layer = Annotated[str | None, typer.Option(help="Layer with the values; X where not given.")]
 FittedLayer = Annotated[
     str | None, typer.Option(help="Layer with the landmarks; where not given, that of the fit, else X.")
@@ -84,7 +85,13 @@ def demo(
 @app.command()
 def fit(
     path: Input,
-    out: Output,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Output, .h5ad or .zarr, written whole or not at all; the input if not given."
+        ),
+    ] = None,
     method: Annotated[
         list[str],
         typer.Option(
@@ -102,12 +109,23 @@ def fit(
     layer: Layer = None,
     seed: Seed = 0,
     device: Device = "auto",
+    init: Annotated[
+        Path | None, typer.Option(help="A fitted .h5ad, .zarr or .safetensors whose network is the start.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Directory for the state of a network's training, to go on from.")
+    ] = None,
 ) -> None:
-    """Flag landmarks, split, and fit models on whole transcriptomes."""
+    """Flag landmarks, split, and fit models on whole transcriptomes.
+
+    Under torchrun its processes train a network together: torchrun --nproc-per-node 4 -m gexinfer fit ...
+    """
     import gexinfer as gx
+    from gexinfer.engine.report import is_first
     from gexinfer.methods import configure, get_method
 
     with told():
+        out = out or path
         check_out(out, ".h5ad", ".zarr")
         if option and len(method) > 1:
             raise ValueError(
@@ -117,9 +135,20 @@ def fit(
             configure(get_method(name), parse(option or []))
         adata = read(path)
         flag_and_split(adata, path, panel, id_column, groupby, layer, seed)
+        start = None if init is None else read_models(init)
         for name in method:
-            gx.tl.fit(adata, method=name, layer=layer, rng=seed, device=device, **parse(option or []))
-        write(adata, out)
+            gx.tl.fit(
+                adata,
+                method=name,
+                layer=layer,
+                rng=seed,
+                device=device,
+                init=start,
+                checkpoint=checkpoint,
+                **parse(option or []),
+            )
+        if is_first():
+            write(adata, out)
 
 
 @app.command()
@@ -144,7 +173,7 @@ def predict(
     with told():
         check_out(out, *([".h5mu"] if output == "mudata" else [".h5ad", ".zarr"]))
         adata = read(path)
-        source = None if model is None else gx.io.read_model(model) if model.suffix == ".safetensors" else read(model)
+        source = None if model is None else read_models(model)
         made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, std=std, device=device)  # type: ignore[arg-type]
         write(adata if made is None else made, out)
 
@@ -228,7 +257,9 @@ def show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Print a warning of ours; those of other packages are about their code, and no user of a shell can heed them."""
-    if Path(__file__).parent in Path(filename).parents:
+    from gexinfer.engine.report import is_first
+
+    if Path(__file__).parent in Path(filename).parents and is_first():
         Console(stderr=True, soft_wrap=True).print(f"warning: {message}", style="yellow", highlight=False, markup=False)
 
 
@@ -274,6 +305,13 @@ def read(path: Path) -> AnnData:
         return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
     except OSError as error:
         raise OSError(f"{str(path)!r} cannot be read: {error}. It may be truncated or another kind of file.") from error
+
+
+def read_models(path: Path) -> AnnData | FittedModel:
+    """Read what holds models: a .safetensors, .h5ad or .zarr."""
+    import gexinfer as gx
+
+    return gx.io.read_model(path) if path.suffix == ".safetensors" else read(path)
 
 
 def check_out(path: Path, *suffixes: str) -> None:

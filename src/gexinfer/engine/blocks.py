@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,7 +36,14 @@ def in_row_order(source: Any) -> Any:
 
 
 def dense(source: Any, rows: slice | Indices, columns: Indices | None = None) -> NDArray[np.floating]:
-    """Return some rows, and some columns, of any kind of matrix as a dense floating array.
+    """Return some rows, and some columns, of any kind of matrix as a dense floating array; see `taken`."""
+    block = taken(source, rows, columns)
+    block = block.toarray() if sp.issparse(block) else block
+    return block.astype(np.result_type(block.dtype, np.float32), copy=False)
+
+
+def taken(source: Any, rows: slice | Indices, columns: Indices | None = None) -> Any:
+    """Return some rows, and some columns, of any kind of matrix: an ndarray, or scipy's where it is sparse.
 
     Understands ndarrays, scipy's sparse matrices and arrays, HDF5 and zarr arrays, backed sparse matrices and dask.
     Rows given by their numbers must ascend.
@@ -45,11 +52,9 @@ def dense(source: Any, rows: slice | Indices, columns: Indices | None = None) ->
     if hasattr(block, "compute"):
         block = block.compute()
     if sp.issparse(block):
-        block = (block if columns is None else block[:, columns]).toarray()
-    else:
-        block = np.asarray(block)
-        block = block if columns is None else block.take(columns, axis=1)
-    return block.astype(np.result_type(block.dtype, np.float32), copy=False)
+        return block if columns is None else block[:, columns]
+    block = np.asarray(block)
+    return block if columns is None else block.take(columns, axis=1)
 
 
 def cheap_to_pick(source: Any) -> bool:
@@ -169,6 +174,16 @@ class Pairs:
         for block in self.rows.blocks():
             block = self.scale.standardise(block)
             yield block[:, : self.n_landmarks], block[:, self.n_landmarks :]
+
+    def select(self, picks: Indices) -> Pairs:
+        """Return some of the rows; `picks` must ascend."""
+        return replace(self, rows=replace(self.rows, rows=self.rows.rows[picks]))
+
+    def only(self, targets: Indices) -> Pairs:
+        """Return the same rows with some of the targets."""
+        columns = np.concatenate([np.arange(self.n_landmarks), self.n_landmarks + targets])
+        scale = Scale(self.scale.mean[columns], self.scale.sd[columns])
+        return Pairs(replace(self.rows, targets=self.rows.targets[targets]), scale)
 
     def arrays(self) -> tuple[Float, Float]:
         """Return all rows at once, for methods that need them together."""

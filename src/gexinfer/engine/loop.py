@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from time import perf_counter
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
+from torch.nn.functional import l1_loss
 
-from gexinfer.engine.blocks import Float, row_slices
-from gexinfer.engine.report import steps
+from gexinfer.engine import checkpoint
+from gexinfer.engine.blocks import Float, Indices, Pairs, row_slices
+from gexinfer.engine.device import fast_products, has_fast_bfloat16, out_of_memory
+from gexinfer.engine.feed import WINDOW, Feed, Resident, Streamed, buffer_rows, row_bytes, shuffled
+from gexinfer.engine.memory import amount, available
+from gexinfer.engine.processes import Processes, join
+from gexinfer.engine.report import is_first, say, steps, warn
+from gexinfer.engine.run import Run
 
 # The paper watches the error on this many fixed training samples.
 MONITOR_ROWS = 5000
+# The first loss is that of a network that infers little but the mean; so many times more is no learning.
+DIVERGED = 1e3
+# Weights, gradients, two moments of the optimiser, the best epoch, their average.
+COPIES = 6
+
+# The learning rate for a base rate, the share of all steps that is done, and the training MAE after each epoch so far.
+Schedule = Callable[[float, float, Sequence[float]], float]
 
 
 class Network(Protocol):
@@ -23,85 +41,289 @@ class Network(Protocol):
 
     parameters: Mapping[str, Tensor]
 
-    def loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor: ...
+    def loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean over rows of what is to be made small."""
+        ...
 
     def infer(self, x: Tensor) -> Tensor: ...
 
 
-class Schedule(Protocol):
-    """What changes the learning rate, and when."""
+@dataclass(frozen=True)
+class Plan:
+    """How one network is trained."""
 
-    def after_step(self) -> None: ...
-
-    def after_epoch(self, train_mae: float) -> None: ...
+    optimiser: torch.optim.Optimizer
+    schedule: Schedule
+    epochs: int
+    batch_size: int
+    # Weight of the past in the average of the parameters that is kept; 0 keeps the parameters themselves.
+    ema: float
+    device: torch.device
+    seed: int
+    title: str
+    # What another training differs in: a checkpoint of one is no start for the other.
+    identity: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The parameters of the best epoch, that epoch (from 1), and what was measured after each."""
+    """The parameters of the best epoch, that epoch (from 1), what was measured after each, and if it was cut short."""
 
-    parameters: dict[str, np.ndarray]
+    parameters: dict[str, Float]
     best_epoch: int
-    train_mae: np.ndarray
-    validation_mae: np.ndarray
+    history: dict[str, np.ndarray]
+    interrupted: bool
 
 
-def train(
-    network: Network,
-    optimiser: torch.optim.Optimizer,
-    schedule: Schedule,
-    training: tuple[Float, Float],
-    validation: tuple[Float, Float],
-    *,
-    epochs: int,
-    batch_size: int,
-    generator: torch.Generator,
-    title: str,
-    progress: bool,
-) -> Trained:
-    """Train `network` in place and return its best epoch by validation MAE (standardised)."""
-    device = generator.device
-    X, Y = (torch.from_numpy(a).to(device) for a in training)
-    X_validation, Y_validation = (torch.from_numpy(a).to(device) for a in validation)
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    best: dict[str, Tensor] = {}
-    errors: list[tuple[float, float]] = []
-    best_error, best_epoch = np.inf, 0
+def train(network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run) -> Trained:
+    """Train `network` in place and return its best epoch by validation MAE (standardised).
 
-    with steps(f"{title} epoch", epochs, show=progress) as advance:
-        started = perf_counter()
-        for epoch in range(1, epochs + 1):
-            for picks in torch.randperm(len(X), generator=generator, device=device).split(batch_size):
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    loss = network.loss(X[picks], Y[picks], generator)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.after_step()
-            train_mae = error(network, X[:MONITOR_ROWS], Y[:MONITOR_ROWS])
-            validation_mae = error(network, X_validation, Y_validation)
-            rate = optimiser.param_groups[0]["lr"]
-            if not np.isfinite(validation_mae):
-                raise FloatingPointError(
-                    f"{title}: training diverged in epoch {epoch} at a learning rate of {rate:.2g}: the validation MAE "
-                    f"is {validation_mae}. Fit again with learning_rate={rate / 10:.1g}."
-                )
-            schedule.after_epoch(train_mae)
-            errors.append((train_mae, validation_mae))
-            if validation_mae < best_error:
-                best_error, best_epoch = validation_mae, epoch
-                best = {name: p.detach().clone() for name, p in network.parameters.items()}
-            speed = epoch * len(X) / (perf_counter() - started)
-            advance(1, f"MAE train {train_mae:.4f}, val {validation_mae:.4f}, {speed:,.0f} samples/s")
-    history = np.array(errors)
-    arrays = {name: p.cpu().numpy() for name, p in best.items()}
-    return Trained(arrays, best_epoch, history[:, 0], history[:, 1])
+    A `KeyboardInterrupt` ends the training; where an epoch is complete, the best one is returned.
+    """
+    with fast_products(plan.device):
+        return Training(network, plan, training, validation, run, join(plan.device)).finished()
+
+
+class Training:
+    """One training on its way: parameters, optimiser, and what has been measured."""
+
+    def __init__(
+        self, network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run, processes: Processes
+    ):
+        self.network, self.plan, self.run, self.processes = network, plan, run, processes
+        self.pairs, self.buffer = training, 0
+        self.feed, self.validation = self.feeds(training, validation)
+        self.monitored = monitored(len(training))
+        self.weights = list(network.parameters.values())
+        self.rates = [group["lr"] for group in plan.optimiser.param_groups]
+        # Rows that go through the network at a time; fewer than a batch where the device lacks memory.
+        self.micro = plan.batch_size
+        self.half = has_fast_bfloat16(plan.device)
+        self.kept = {name: p.detach().clone() for name, p in network.parameters.items()} if plan.ema else {}
+        self.watched = copy(network)
+        if plan.ema:
+            self.watched.parameters = self.kept
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.first_loss = 0.0
+        self.saved_at = time.monotonic()
+        self.drawn = "" if self.file is None else digest(self.weights)
+        self.resume()
+
+    def feeds(self, training: Pairs, validation: Pairs) -> tuple[Feed, Feed]:
+        """Return where rows come from, as many as fit resident on the device, and say what memory that takes."""
+        plan, free = self.plan, available(self.plan.device)
+        n_weights = sum(p.numel() for p in self.network.parameters.values())
+        fixed = 4 * n_weights * COPIES + 4 * plan.batch_size * row_bytes(training)
+        # Some is left to others, and to what no estimate foresees.
+        room = 0.8 * free - fixed
+        self.buffer = buffer_rows(training, free)
+        feeds: list[Feed] = []
+        for pairs in (validation, training):
+            size = len(pairs) * row_bytes(pairs)
+            if size <= room:
+                room -= size
+                fixed += size
+                feeds.append(Resident(pairs, plan.device))
+            else:
+                fixed += 3 * self.buffer * row_bytes(pairs)
+                feeds.append(Streamed(pairs, plan.device, self.buffer))
+        if self.run.progress:
+            how = "all rows" if isinstance(feeds[1], Resident) else f"{self.buffer:,} rows at a time"
+            say(
+                f"{plan.title}: {n_weights:,} weights on {plan.device}, about {amount(fixed)} with {how} there; "
+                f"{amount(free)} are free"
+            )
+        return feeds[1], feeds[0]
+
+    def finished(self) -> Trained:
+        """Go through the epochs that are left."""
+        plan, interrupted = self.plan, False
+        with steps(f"{plan.title} epoch", plan.epochs, show=self.run.progress) as advance:
+            if self.history:
+                advance(len(self.history), f"MAE val {self.best_error:.4f}, from the checkpoint")
+            try:
+                for epoch in range(len(self.history) + 1, plan.epochs + 1):
+                    told = self.epoch(epoch)
+                    advance(
+                        1,
+                        f"MAE train {told['train_mae']:.4f}, val {told['validation_mae']:.4f}, "
+                        f"{told['samples_per_second']:,.0f} samples/s",
+                    )
+                    if self.run.callback is not None:
+                        self.run.callback(told)
+            except KeyboardInterrupt:
+                if not self.best:
+                    raise
+                interrupted = True
+        parameters = {name: p.cpu().numpy() for name, p in self.best.items()}
+        history = {name: np.array([entry[name] for entry in self.history]) for name in self.history[0]}
+        return Trained(parameters, self.best_epoch, history, interrupted)
+
+    @property
+    def best_epoch(self) -> int:
+        return int(np.argmin([entry["validation_mae"] for entry in self.history])) + 1
+
+    @property
+    def best_error(self) -> float:
+        return min((entry["validation_mae"] for entry in self.history), default=np.inf)
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """Learn from each row once, measure, and return what is known of the epoch."""
+        plan, started = self.plan, time.perf_counter()
+        order = torch.Generator().manual_seed(seed_of(plan.seed, epoch, 0))
+        noise = torch.Generator(plan.device).manual_seed(seed_of(plan.seed, epoch, 1 + self.processes.rank))
+        picks = shuffled(self.pairs, plan.batch_size, self.buffer, order)
+        errors = [entry["train_mae"] for entry in self.history]
+        rates = []
+        # They stay on the device: to ask for one would halt it.
+        losses = torch.zeros(len(picks), device=plan.device)
+        shares = [self.processes.share(batch) for batch in picks]
+        for i, (x, y) in enumerate(self.feed.batches(shares)):
+            if self.run.stop.is_set():
+                raise KeyboardInterrupt
+            done = ((epoch - 1) * len(picks) + i) / (plan.epochs * len(picks))
+            for group, base in zip(plan.optimiser.param_groups, self.rates, strict=True):
+                group["lr"] = plan.schedule(base, done, errors)
+            rates.append(plan.optimiser.param_groups[0]["lr"])
+            losses[i] = self.gradients(x, y, len(picks[i]), noise)
+            self.processes.sum(p.grad for p in self.weights if p.grad is not None)
+            plan.optimiser.step()
+            if plan.ema:
+                self.average((epoch - 1) * len(picks) + i)
+        self.processes.sum([losses])
+        self.check(losses.cpu().numpy(), rates, epoch)
+        seconds = time.perf_counter() - started
+        entry = {
+            "loss": float(losses.mean()),
+            "train_mae": self.processes.agree(error(self.watched, self.feed, self.monitored)),
+            "validation_mae": self.processes.agree(error(self.watched, self.validation)),
+            "learning_rate": rates[-1],
+        }
+        if entry["validation_mae"] < self.best_error:
+            best = {name: p.detach().clone() for name, p in self.watched.parameters.items()}
+            self.history, self.best = [*self.history, entry], best
+        else:
+            self.history.append(entry)
+        self.save(epoch)
+        memory = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else resident_bytes()
+        return {
+            "title": plan.title,
+            "epoch": epoch,
+            "epochs": plan.epochs,
+            **entry,
+            "samples_per_second": len(self.pairs) / seconds,
+            "memory_bytes": memory,
+        }
+
+    def gradients(self, x: Tensor, y: Tensor, of: int, noise: torch.Generator) -> Tensor:
+        """Leave the gradients of a batch of `of` rows, of which these are this process's, and return its loss."""
+        while True:
+            try:
+                total = torch.zeros((), device=x.device)
+                for weight in self.weights:
+                    # With no row there is no gradient, but the other processes wait for it.
+                    weight.grad = None if len(x) else torch.zeros_like(weight)
+                for part in row_slices(len(x), self.micro):
+                    with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+                        loss = self.network.loss(x[part], y[part], noise) * (part.stop - part.start) / of
+                    loss.backward()
+                    total += loss.detach()
+                return total
+            except RuntimeError as failed:
+                if not out_of_memory(failed) or min(self.micro, len(x)) < 2:
+                    raise
+                self.micro = -(-min(self.micro, len(x)) // 2)
+            if x.device.type == "cuda":
+                torch.cuda.empty_cache()
+            warn(
+                f"{self.plan.title}: out of memory on {x.device} with {len(x):,} rows; going on with {self.micro:,} at "
+                "a time, which has the same gradient and takes longer. A smaller batch_size= or hidden= avoids it."
+            )
+
+    @torch.no_grad()
+    def average(self, step: int) -> None:
+        """Move the kept parameters towards the present ones, faster in the beginning, when they move far."""
+        weight = 1 - min(self.plan.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.kept.values()), self.weights, weight)
+
+    def check(self, losses: Float, rates: Sequence[float], epoch: int) -> None:
+        """Refuse to go on with what is no number or no learning."""
+        self.first_loss = self.first_loss or float(losses[0])
+        bad = np.flatnonzero(~np.isfinite(losses) | (losses > DIVERGED * abs(self.first_loss)))
+        if len(bad):
+            step, base = bad[0], self.rates[0]
+            raise FloatingPointError(
+                f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {len(losses)}, at a "
+                f"learning rate of {rates[step]:.2g}: the loss was {self.first_loss:.3g} at first and is "
+                f"{losses[step]:.3g}. Fit again with learning_rate={base / 10:.1g}."
+            )
+
+    @property
+    def file(self) -> Path | None:
+        return None if self.run.checkpoint is None else self.run.checkpoint / f"{self.plan.title}.safetensors"
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.plan.identity, "the first weights": self.drawn, "rows shuffled at a time": self.buffer}
+
+    def save(self, epoch: int) -> None:
+        """Write the state where it is due."""
+        run = self.run
+        due = run.every_epochs and epoch % run.every_epochs == 0
+        due = due or (run.every_seconds and time.monotonic() - self.saved_at >= run.every_seconds)
+        if self.file is None or not is_first() or not (due or epoch == self.plan.epochs):
+            return
+        tensors = dict(self.named(self.network.parameters, "parameter"))
+        tensors |= dict(self.named(self.kept, "kept")) | dict(self.named(self.best, "best"))
+        tensors |= checkpoint.optimiser_tensors(self.plan.optimiser)
+        notes = {"training": self.identity(), "history": self.history, "first_loss": self.first_loss}
+        checkpoint.save(self.file, tensors, notes)
+        self.saved_at = time.monotonic()
+
+    def named(self, tensors: Mapping[str, Tensor], kind: str) -> Iterator[tuple[str, Tensor]]:
+        return ((f"{kind}.{name}", tensor) for name, tensor in tensors.items())
+
+    @torch.no_grad()
+    def resume(self) -> None:
+        """Go on from the checkpoint where there is one."""
+        found = None if self.file is None else checkpoint.load(self.file, self.identity())
+        if found is None:
+            return
+        tensors, notes = found
+        for kind, there in (("parameter", self.network.parameters), ("kept", self.kept)):
+            for name, tensor in there.items():
+                tensor.copy_(tensors[f"{kind}.{name}"])
+        self.best = {n: tensors[f"best.{n}"].to(self.plan.device) for n in self.network.parameters}
+        checkpoint.restore_optimiser(self.plan.optimiser, tensors)
+        self.history, self.first_loss = notes["history"], notes["first_loss"]
+
+
+def monitored(n: int) -> Indices:
+    """Return which of n rows are watched: all, or some from everywhere, in runs that are cheap to read."""
+    if n <= MONITOR_ROWS:
+        return np.arange(n)
+    first = np.linspace(0, n - WINDOW, MONITOR_ROWS // WINDOW).astype(np.intp)
+    return np.unique(first[:, None] + np.arange(WINDOW))
 
 
 @torch.no_grad()
-def error(network: Network, X: Tensor, Y: Tensor) -> float:
-    """Return the MAE over all entries."""
-    total = torch.zeros((), device=X.device)
-    for part in row_slices(len(X)):
-        total += (network.infer(X[part]) - Y[part]).abs().mean() * (part.stop - part.start)
-    return float(total) / len(X)
+def error(network: Network, feed: Feed, picks: Indices | None = None) -> float:
+    """Return the MAE over all entries of some rows, or all."""
+    sums = [l1_loss(network.infer(x), y) * len(x) for x, y in feed.blocks(picks)]
+    return float(torch.stack(sums).sum()) / (len(feed) if picks is None else len(picks))
+
+
+def seed_of(seed: int, epoch: int, use: int) -> int:
+    """Return a seed of its own for each epoch and use, so that an epoch is the same whatever went before it."""
+    return int(np.random.SeedSequence([seed, epoch, use]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def digest(tensors: Sequence[Tensor]) -> str:
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().numpy().data)
+    return total.hexdigest()[:12]
+
+
+def resident_bytes() -> int:
+    return psutil.Process().memory_info().rss

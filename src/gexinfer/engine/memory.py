@@ -11,6 +11,11 @@ import torch
 GB = 1e9
 
 
+def amount(size: float) -> str:
+    """Return a number of bytes for people to read."""
+    return f"{size / GB:.1f} GB" if size >= 0.95 * GB else f"{size / 1e6:,.0f} MB"
+
+
 def available(device: torch.device) -> int:
     """Return the bytes that may still be taken: on CUDA the device's, else the machine's within its limits."""
     if device.type == "cuda":
@@ -25,7 +30,9 @@ def available(device: torch.device) -> int:
     if sys.platform == "linux":
         import resource
 
-        limited = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limited != resource.RLIM_INFINITY:
-            free = min(free, limited - psutil.Process().memory_info().vms)
+        used = psutil.Process().memory_info()
+        for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)):
+            limited = resource.getrlimit(kind)[0]
+            if limited != resource.RLIM_INFINITY:
+                free = min(free, limited - taken)
     return max(free, 0)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 logger = logging.getLogger("gexinfer")
+
+
+def is_first() -> bool:
+    """Whether this is the process that talks and writes: the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Advance(Protocol):
@@ -23,6 +32,8 @@ class Advance(Protocol):
 
 def say(line: str) -> None:
     """Tell the caller something: through logging where that is set up, else as a line on stderr or in the notebook."""
+    if not is_first():
+        return
     # A handler on the root alone says little: some packages put one there, with a level that drops what is no warning.
     if logger.level == logging.NOTSET and not (logger.hasHandlers() and logger.isEnabledFor(logging.INFO)):
         Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
@@ -30,10 +41,18 @@ def say(line: str) -> None:
         logger.info(line)
 
 
+def warn(message: str) -> None:
+    """Warn, at the line that called gexinfer; the commands of `cli` count as such lines."""
+    inner, frame, level = Path(__file__).parents[1], sys._getframe(1), 2
+    while frame.f_back is not None and inner in (path := Path(frame.f_code.co_filename)).parents and path.stem != "cli":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
 @contextmanager
 def steps(title: str, total: int, *, show: bool) -> Iterator[Advance]:
     """Give a function that moves a bar; where there is no screen, the last text becomes one line."""
-    console = Console(stderr=True)
+    console, show = Console(stderr=True), show and is_first()
     # rich draws its bar in a notebook with ipywidgets, or not at all.
     live = show and (find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal)
     started, last = time.perf_counter(), ""

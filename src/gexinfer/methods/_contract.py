@@ -10,10 +10,29 @@ import numpy as np
 
 from gexinfer.engine.blocks import Float, Indices, Pairs
 from gexinfer.engine.moments import Moments
+from gexinfer.engine.run import Run
 
 Scalar = bool | int | float | str
 # How many training samples are named as similar.
 SIMILAR = 5
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a method has learned: named arrays, and plain scalars for people to read."""
+
+    arrays: Mapping[str, np.ndarray]
+    notes: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Another model to start from, and where in it each landmark and target of the task stands: -1 for nowhere."""
+
+    model: Model
+    config: Any
+    landmarks: Indices
+    targets: Indices
 
 
 @dataclass(frozen=True)
@@ -26,15 +45,9 @@ class Task:
     moments: Moments
     rng: np.random.Generator
     device: str
-    progress: bool
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a method has learned: named arrays, and plain scalars for people to read."""
-
-    arrays: Mapping[str, np.ndarray]
-    notes: Mapping[str, Scalar] = field(default_factory=dict)
+    # What is asked of the training of a network.
+    run: Run = Run()
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,10 @@ class Method:
     any_panel: bool = False
     # Arrays of the model that say something of each target, for people to read beside the gene.
     per_gene: tuple[str, ...] = ()
+    # A network, which learns by epochs; the options that a model to start from decides, and those that are others then.
+    by_epochs: bool = False
+    shape: tuple[str, ...] = ()
+    from_start: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:

@@ -1,20 +1,25 @@
-"""D-GEX: the feed-forward network of Chen et al., Bioinformatics 2016, 32:1832, for all targets at once."""
+"""D-GEX: the feed-forward network of Chen et al., Bioinformatics 2016, 32:1832."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from math import inf, sqrt
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from math import cos, inf, pi, sqrt
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gexinfer.engine.blocks import Float
+from gexinfer.engine.blocks import Float, Indices
 from gexinfer.engine.device import pick_device
-from gexinfer.engine.loop import Schedule, train
-from gexinfer.methods._contract import Method, Model, Task
+from gexinfer.engine.linear import linear
+from gexinfer.engine.loop import Plan, Schedule, Trained, train
+from gexinfer.engine.report import warn
+from gexinfer.methods._contract import Method, Model, Start, Task
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Chen et al. 2016. Its learning rate was tuned per depth: 5e-4 for one hidden layer, 3e-4 for two or three.
@@ -24,26 +29,43 @@ RECIPES: dict[str, dict[str, Any]] = {
         "activation": "tanh",
         "loss": "mse",
         "layer_norm": False,
+        "skip": False,
         "input_noise": 0.0,
+        "optimiser": "sgd",
+        "schedule": "decay_on_rise",
+        "weight_decay": 0.0,
+        "ema": 0.0,
         "epochs": 200,
         "batch_size": 200,
     },
     # Absolute error is what is reported, so it is what is learned; noise on the input and a small network because most
-    # data sets have fewer samples than landmarks times two.
+    # data sets have fewer samples than landmarks times two; a linear path because most of the relation is linear.
     "modern": {
         "hidden": 1000,
         "dropout": 0.2,
         "activation": "silu",
         "loss": "l1",
         "layer_norm": True,
+        "skip": True,
         "input_noise": 0.3,
+        "optimiser": "adamw",
+        "schedule": "one_cycle",
+        "weight_decay": 0.01,
+        "ema": 0.0,
         "epochs": 60,
         "batch_size": 64,
         "learning_rate": 2e-3,
     },
 }
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+# Targets are clustered on their values in this many training rows.
+CLUSTER_ROWS = 2000
 
 
 def by_recipe() -> Any:
@@ -61,29 +83,41 @@ class DGEX:
     hidden: int = by_recipe()
     # Share of hidden activations dropped in training; the input is never dropped.
     dropout: float = by_recipe()
-    activation: Literal["tanh", "relu", "silu"] = by_recipe()
+    activation: Literal["tanh", "relu", "silu", "gelu"] = by_recipe()
     loss: Literal["mse", "l1", "huber"] = by_recipe()
     layer_norm: bool = by_recipe()
+    # A linear path from the landmarks to the targets beside the hidden layers.
+    skip: bool = by_recipe()
     # Standard deviation of the Gaussian noise added to standardised landmarks in training.
     input_noise: float = by_recipe()
+    optimiser: Literal["adamw", "sgd"] = by_recipe()
+    schedule: Literal["one_cycle", "cosine", "decay_on_rise"] = by_recipe()
+    weight_decay: float = by_recipe()
+    # Weight of the past in a running average of the parameters, which then is the model; 0 for no average.
+    ema: float = by_recipe()
     epochs: int = by_recipe()
     batch_size: int = by_recipe()
     learning_rate: float = by_recipe()
+    # So many networks, each for its share of the targets.
+    target_blocks: int = 1
+    block_by: Literal["random", "clusters"] = "random"
 
     def __post_init__(self) -> None:
         recipe = {"learning_rate": 5e-4 if self.layers == 1 else 3e-4} | RECIPES[self.recipe]
         for option in fields(self):
             if getattr(self, option.name) is None:
                 object.__setattr__(self, option.name, recipe[option.name])
-        for name in ("layers", "hidden", "epochs", "batch_size"):
+        for name in ("layers", "hidden", "epochs", "batch_size", "target_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout!r} must be at least 0 and below 1.")
+        for name in ("dropout", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
         if not 0 < self.learning_rate < inf:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be positive.")
-        if not 0 <= self.input_noise < inf:
-            raise ValueError(f"input_noise={self.input_noise!r} must not be negative.")
+        for name in ("input_noise", "weight_decay"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name}={getattr(self, name)!r} must not be negative.")
 
 
 class Perceptron:
@@ -100,110 +134,228 @@ class Perceptron:
         parameters: dict[str, Tensor] = {}
         for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
             bound = 1e-4 if i == config.layers else sqrt(6 / (a + b))
-            weight = torch.empty(b, a, device=generator.device)
-            parameters[f"{i}.weight"] = weight.uniform_(-bound, bound, generator=generator)
-            parameters[f"{i}.bias"] = torch.zeros(b, device=generator.device)
+            parameters[f"{i}.weight"] = torch.empty(b, a).uniform_(-bound, bound, generator=generator)
+            parameters[f"{i}.bias"] = torch.zeros(b)
             if config.layer_norm and i < config.layers:
-                parameters[f"{i}.norm.weight"] = torch.ones(b, device=generator.device)
-                parameters[f"{i}.norm.bias"] = torch.zeros(b, device=generator.device)
-        for parameter in parameters.values():
-            parameter.requires_grad_()
+                parameters[f"{i}.norm.weight"] = torch.ones(b)
+                parameters[f"{i}.norm.bias"] = torch.zeros(b)
+        if config.skip:
+            parameters["skip.weight"] = torch.zeros(n_out, n_in)
         return cls(config, parameters)
+
+    def on(self, device: torch.device) -> Perceptron:
+        """Return it with parameters to be learned on a device."""
+        there = {name: p.detach().to(device, copy=True).requires_grad_() for name, p in self.parameters.items()}
+        return Perceptron(self.config, there)
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Map (rows, landmarks) to (rows, targets); a generator turns noise and dropout on."""
         config, p = self.config, self.parameters
         if generator is not None and config.input_noise:
             x = x + config.input_noise * torch.empty_like(x).normal_(generator=generator)
+        h = x
         for i in range(config.layers):
-            x = F.linear(x, p[f"{i}.weight"], p[f"{i}.bias"])
+            h = linear(h, p[f"{i}.weight"], p[f"{i}.bias"])
             if config.layer_norm:
-                x = F.layer_norm(x, x.shape[-1:], p[f"{i}.norm.weight"], p[f"{i}.norm.bias"])
-            x = ACTIVATIONS[config.activation](x)
+                h = F.layer_norm(h, h.shape[-1:], p[f"{i}.norm.weight"], p[f"{i}.norm.bias"])
+            h = ACTIVATIONS[config.activation](h)
             if generator is not None and config.dropout:
-                kept = torch.empty_like(x).bernoulli_(1 - config.dropout, generator=generator)
-                x = x * kept / (1 - config.dropout)
-        return F.linear(x, p[f"{config.layers}.weight"], p[f"{config.layers}.bias"])
+                kept = torch.empty_like(h).bernoulli_(1 - config.dropout, generator=generator)
+                h = h * kept / (1 - config.dropout)
+        y = linear(h, p[f"{config.layers}.weight"], p[f"{config.layers}.bias"])
+        return y + linear(x, p["skip.weight"]) if config.skip else y
 
     def loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         # Summed over targets, averaged over samples: the scale for which the paper's learning rates were chosen.
-        return LOSSES[self.config.loss](self.forward(x, generator), y) * y.shape[1]
+        return LOSSES[self.config.loss](self.forward(x, generator).float(), y) * y.shape[1]
 
     def infer(self, x: Tensor) -> Tensor:
         return self.forward(x, generator=None)
 
 
-class OneCycle:
-    """Learning rate up for three tenths of the steps, then down to nothing: the modern recipe."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer, rate: float, total_steps: int):
-        self.rule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=total_steps + 1)
-
-    def after_step(self) -> None:
-        self.rule.step()
-
-    def after_epoch(self, train_mae: float) -> None:
-        pass
+def one_cycle(rate: float, done: float, errors: Sequence[float]) -> float:
+    """Up from a 25th for three tenths of the steps, then down to nothing."""
+    if done < 0.3:
+        return rate * (0.04 + 0.96 * (1 - cos(pi * done / 0.3)) / 2)
+    return rate * (1 + cos(pi * (done - 0.3) / 0.7)) / 2
 
 
-class DecayOnRise:
-    """Learning rate times 0.9 whenever the training MAE has risen, never under 1e-5: the paper's recipe."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer):
-        self.optimiser = optimiser
-        self.last = float("inf")
-
-    def after_step(self) -> None:
-        pass
-
-    def after_epoch(self, train_mae: float) -> None:
-        if train_mae > self.last:
-            for group in self.optimiser.param_groups:
-                group["lr"] = max(group["lr"] * 0.9, 1e-5)
-        self.last = train_mae
+def cosine(rate: float, done: float, errors: Sequence[float]) -> float:
+    """Up for a tenth of the steps, down to nothing along a cosine over all."""
+    return rate * min(done / 0.1, 1) * (1 + cos(pi * done)) / 2
 
 
-def prepare(network: Perceptron, n_rows: int) -> tuple[torch.optim.Optimizer, Schedule]:
-    """Return the recipe's optimiser and schedule."""
+def decay_on_rise(rate: float, done: float, errors: Sequence[float]) -> float:
+    """Times 0.9 for each epoch after which the training MAE had risen, never under 1e-5: the paper's."""
+    rises = sum(later > earlier for earlier, later in zip(errors[:-1], errors[1:], strict=True))
+    return max(rate * 0.9**rises, 1e-5)
+
+
+SCHEDULES: dict[str, Schedule] = {"one_cycle": one_cycle, "cosine": cosine, "decay_on_rise": decay_on_rise}
+
+
+def optimiser_of(network: Perceptron, device: torch.device) -> torch.optim.Optimizer:
+    """Return the optimiser, which for `sgd` is the paper's: momentum, and a threefold rate after the first layer."""
     config, rate = network.config, network.config.learning_rate
-    if config.recipe == "paper":
-        later = [p for name, p in network.parameters.items() if name.endswith(".weight") and not name.startswith("0.")]
-        rest = [p for p in network.parameters.values() if not any(p is q for q in later)]
-        groups: list[dict[str, Any]] = [{"params": rest}, {"params": later, "lr": 3 * rate}]
-        sgd = torch.optim.SGD(groups, lr=rate, momentum=0.5)
-        return sgd, DecayOnRise(sgd)
-    adam = torch.optim.AdamW(network.parameters.values(), lr=rate, fused=True)
-    batches = -(-n_rows // config.batch_size)
-    return adam, OneCycle(adam, rate, config.epochs * batches)
+    weights = {name: p for name, p in network.parameters.items() if p.ndim == 2}
+    others = [p for p in network.parameters.values() if p.ndim == 1]
+    fused = device.type in ("cpu", "cuda")
+    if config.optimiser == "sgd":
+        first = weights.pop("0.weight")
+        groups: list[dict[str, Any]] = [
+            {"params": [first, *others]},
+            {"params": list(weights.values()), "lr": 3 * rate},
+        ]
+        return torch.optim.SGD(groups, lr=rate, momentum=0.5, weight_decay=config.weight_decay, fused=fused)
+    # Biases and norms are few and need no restraint.
+    groups = [{"params": list(weights.values())}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=fused)
 
 
 def fit(task: Task, config: DGEX) -> Model:
-    generator = torch.Generator(pick_device(task.device)).manual_seed(int(task.rng.integers(2**63)))
-    network = Perceptron.initialised(config, task.train.n_landmarks, task.train.n_targets, generator)
-    optimiser, schedule = prepare(network, len(task.train))
-    trained = train(
-        network,
-        optimiser,
-        schedule,
-        task.train.arrays(),
-        task.validation.arrays(),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        generator=generator,
-        title="dgex",
-        progress=task.progress,
+    devices = [pick_device(name) for name in task.device.split(",")]
+    blocks = assigned(task, config)
+    seeds = task.rng.integers(2**63, size=config.target_blocks).tolist()
+
+    def learned(b: int) -> Trained:
+        title = "dgex" if config.target_blocks == 1 else f"dgex block {b + 1} of {config.target_blocks}"
+        targets = np.flatnonzero(blocks == b)
+        return learn(task, config, targets, b, devices[b % len(devices)], seeds[b], title)
+
+    trained = run_each(task, learned, config.target_blocks, len(devices))
+    arrays: dict[str, np.ndarray] = {"block": blocks}
+    notes: dict[str, int] = {}
+    for b, found in enumerate(trained):
+        arrays |= {f"{b}.{name}": p for name, p in found.parameters.items()}
+        arrays |= {f"{b}.history.{name}": values for name, values in found.history.items()}
+        notes["best_epoch" if len(trained) == 1 else f"best_epoch_{b + 1}"] = found.best_epoch
+        if found.interrupted:
+            done = len(found.history["loss"])
+            warn(
+                f"dgex: interrupted in epoch {done + 1} of {config.epochs}; the model is that of epoch "
+                f"{found.best_epoch}, the best so far (validation MAE {found.history['validation_mae'].min():.4f}). "
+                "With checkpoint= a training can be continued."
+            )
+    return Model(arrays, notes)
+
+
+def run_each(task: Task, learned: Callable[[int], Trained], n: int, n_devices: int) -> list[Trained]:
+    """Train networks one after another, or as many at a time as there are devices."""
+    if n_devices == 1:
+        trained = []
+        for b in range(n):
+            trained.append(learned(b))
+            if trained[-1].interrupted and b + 1 < n:
+                raise KeyboardInterrupt
+        return trained
+    with ThreadPoolExecutor(n_devices) as threads:
+        try:
+            return list(threads.map(learned, range(n)))
+        except BaseException:
+            # The others would go on to their end.
+            task.run.stop.set()
+            raise
+
+
+def learn(task: Task, config: DGEX, targets: Indices, b: int, device: torch.device, seed: int, title: str) -> Trained:
+    """Train the network of some targets."""
+    training, validation = task.train.only(targets), task.validation.only(targets)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = Perceptron.initialised(config, training.n_landmarks, training.n_targets, generator)
+    if task.start is not None:
+        drawn = Perceptron(config, begun(drawn.parameters, task.start, targets, b))
+    network = drawn.on(device)
+    plan = Plan(
+        optimiser_of(network, device),
+        SCHEDULES[config.schedule],
+        config.epochs,
+        config.batch_size,
+        config.ema,
+        device,
+        seed,
+        title,
+        {
+            **asdict(config),
+            "training rows": len(training),
+            "validation rows": len(validation),
+            "landmarks": training.n_landmarks,
+            "targets": training.n_targets,
+            "the data": hashlib.sha256(training.scale.mean.tobytes() + training.scale.sd.tobytes()).hexdigest()[:12],
+        },
     )
-    history = {"history.train_mae": trained.train_mae, "history.validation_mae": trained.validation_mae}
-    return Model(trained.parameters | history, {"best_epoch": trained.best_epoch})
+    return train(network, plan, training, validation, task.run)
+
+
+def assigned(task: Task, config: DGEX) -> Indices:
+    """Return which network infers each target."""
+    n, q = config.target_blocks, task.train.n_targets
+    if n > q:
+        raise ValueError(f"target_blocks={n} are more than the {q:,} targets.")
+    if config.block_by == "clusters" and n > 1:
+        from sklearn.cluster import KMeans
+
+        some = np.unique(np.linspace(0, len(task.train) - 1, CLUSTER_ROWS).astype(np.intp))
+        _, Y = task.train.select(some).arrays()
+        blocks = KMeans(n, random_state=int(task.rng.integers(2**31))).fit_predict(Y.T)
+    else:
+        blocks = task.rng.permutation(np.arange(q) % n)
+    if task.start is not None:
+        # A target stays with the network that knows it.
+        known = task.start.targets >= 0
+        blocks[known] = task.start.model.arrays["block"][task.start.targets[known]]
+    return blocks.astype(np.int32)
+
+
+def begun(drawn: Mapping[str, Tensor], start: Start, targets: Indices, b: int) -> dict[str, Tensor]:
+    """Return another model's network b for our genes; a new landmark has no weight yet, a new target those drawn.
+
+    The weights work on standardised genes as they did, so that moments of the new rows take the place of the old: a
+    shift of all samples, as between two studies, is taken up at once. Kept in units of the data, the network would have
+    to unlearn it, and ended worse than one from scratch.
+    """
+    old = {name: torch.from_numpy(start.model.arrays[f"{b}.{name}"]) for name in drawn}
+    last = start.config.layers
+    place_in = np.full(len(start.model.arrays["block"]), -1)
+    own = np.flatnonzero(start.model.arrays["block"] == b)
+    place_in[own] = np.arange(len(own))
+    x_there, y_there = np.flatnonzero(start.landmarks >= 0), np.flatnonzero(start.targets[targets] >= 0)
+    x_old, y_old = start.landmarks[x_there], place_in[start.targets[targets][y_there]]
+
+    new = {name: old[name].clone() for name in drawn}
+    new["0.weight"] = torch.zeros_like(drawn["0.weight"])
+    new["0.weight"][:, x_there] = old["0.weight"][:, x_old]
+    for name in (f"{last}.weight", f"{last}.bias"):
+        new[name] = drawn[name].clone()
+        new[name][y_there] = old[name][y_old]
+    if "skip.weight" in drawn:
+        new["skip.weight"] = torch.zeros_like(drawn["skip.weight"])
+        new["skip.weight"][np.ix_(y_there, x_there)] = old["skip.weight"][np.ix_(y_old, x_old)]
+    return new
 
 
 @torch.no_grad()
 def infer(model: Model, config: DGEX, blocks: Iterable[Float], device: str) -> Iterator[Float]:
-    there = pick_device(device)
-    parameters = {n: torch.from_numpy(a).to(there) for n, a in model.arrays.items() if not n.startswith("history.")}
-    network = Perceptron(config, parameters)
+    there, assigned = pick_device(device.split(",")[0]), model.arrays["block"]
+    networks = []
+    for b in range(config.target_blocks):
+        own = {n.removeprefix(f"{b}."): a for n, a in model.arrays.items() if n.startswith(f"{b}.")}
+        weights = {n: torch.from_numpy(a).to(there) for n, a in own.items() if not n.startswith("history.")}
+        networks.append((np.flatnonzero(assigned == b), Perceptron(config, weights)))
     for x in blocks:
-        yield network.infer(torch.from_numpy(x).to(there)).cpu().numpy()
+        out = np.empty((len(x), len(assigned)), np.float32)
+        on_device = torch.from_numpy(x).to(there)
+        for targets, network in networks:
+            out[:, targets] = network.infer(on_device).cpu().numpy()
+        yield out
 
 
-METHOD = Method("dgex", DGEX, fit, infer)
+METHOD = Method(
+    "dgex",
+    DGEX,
+    fit,
+    infer,
+    by_epochs=True,
+    shape=("layers", "hidden", "activation", "layer_norm", "skip", "target_blocks"),
+    # Of 1e-5 to 2e-3, the best on each of four cohorts left out of the bundled data.
+    from_start={"learning_rate": 3e-4},
+)

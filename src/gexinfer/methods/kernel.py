@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gexinfer.engine.blocks import Float, Pairs
 from gexinfer.engine.device import pick_device
-from gexinfer.engine.memory import GB, available
+from gexinfer.engine.memory import amount, available
 from gexinfer.engine.moments import Moments, moments
 from gexinfer.engine.report import say, steps
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
@@ -146,7 +146,7 @@ def fit(task: Task, config: Kernel) -> Model:
     device, n = pick_device(task.device), len(task.train)
     if config.n_inducing is not None and config.n_inducing > n:
         raise ValueError(f"n_inducing={config.n_inducing} is more than the {n} training rows; leave it out to use all.")
-    inducing = exact_or_not(config, n, task.train.n_landmarks, task.train.n_targets, device, task.progress)
+    inducing = exact_or_not(config, n, task.train.n_landmarks, task.train.n_targets, device, task.run.progress)
     X, Y = rows(task.train, SEARCH_ROWS, task.rng, device)
     unit = Inner.of(X, X, len(X)).median_distance()
     form, penalty = config.forms(unit)[0], config.penalties[0]
@@ -170,7 +170,7 @@ def exact_or_not(
     """Return the number of inducing rows, None for the exact solution; say what memory it takes before it is taken."""
     # Inner products, the kernel with what making it takes, its factor; landmarks, targets and coefficients.
     needed, there = 4 * (8 * n**2 + n * (n_landmarks + 2 * n_targets)), available(device)
-    cost = f"{needed / GB:.1f} GB for {n:,} training rows, {there / GB:.1f} GB are free"
+    cost = f"{amount(needed)} for {n:,} training rows, {amount(there)} are free"
     if config.n_inducing is not None:
         return config.n_inducing
     if needed < there:
@@ -220,7 +220,7 @@ def search(task: Task, config: Kernel, X: Tensor, Y: Tensor, unit: float, device
     inner, n = Inner.of(torch.cat([X, x]), X, len(X)), len(X)
     forms = config.forms(unit)
     best_error, best = np.inf, None
-    with steps("kernel", len(forms), show=task.progress) as advance:
+    with steps("kernel", len(forms), show=task.run.progress) as advance:
         for form in forms:
             K = inner.kernel(form)
             lowest, rises = np.inf, 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from gexinfer.engine.blocks import Float, Wide
+from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
 from gexinfer.methods._descent import ROUGH, descend
 
@@ -39,11 +39,9 @@ def fit(task: Task, config: Lasso) -> Model:
         descend(gram, targets, above, weights, ROUGH)
     unsolved = descend(gram, targets, penalty, weights)
     if unsolved:
-        warnings.warn(
+        warn(
             f"lasso: {unsolved:,} of {len(targets):,} targets are not solved exactly at penalty={penalty:.2g}, because "
             "landmarks are nearly collinear. Use a larger penalty=, or method='ridge'.",
-            UserWarning,
-            stacklevel=4,
         )
     sparse = sp.csr_array(weights.astype(np.float32))
     used = np.diff(sparse.indptr)

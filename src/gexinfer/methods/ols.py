@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Method, Model, Task
 from gexinfer.methods._linear import Spectrum, predict, unpenalised
 
@@ -39,10 +39,8 @@ def fit(task: Task, config: OLS) -> Model:
             )
         coefficients = spectrum.coefficients(spectrum.inverse(0))
     if trouble:
-        warnings.warn(
+        warn(
             f"ols: {trouble}. Use method='ridge', which is made for this.",
-            UserWarning,
-            stacklevel=4,
         )
     return Model({"coefficients": coefficients.astype(np.float32)})
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gexinfer.engine.blocks import Float, Indices, Wide
-from gexinfer.engine.memory import GB, available
+from gexinfer.engine.memory import amount, available
 from gexinfer.methods._contract import SIMILAR, Method, Model, Task, check_penalty
 from gexinfer.methods._descent import ROUGH, descend
 
@@ -67,8 +67,8 @@ def fit(task: Task, config: SampleLasso) -> Model:
     needed, there = 3 * 8 * n**2, available(torch.device("cpu"))
     if needed > there:
         raise ValueError(
-            f"sample_lasso compares all {n:,} training samples with each other and needs {needed / GB:.1f} GB for it; "
-            f"{there / GB:.1f} GB are free. Mark fewer rows as 'train' in adata.obs['split'], or use method='lasso'."
+            f"sample_lasso compares all {n:,} training samples with each other and needs {amount(needed)} for it; "
+            f"{amount(there)} are free. Mark fewer rows as 'train' in adata.obs['split'], or use method='lasso'."
         )
     X, Y = task.train.arrays()
     penalty = config.penalty or choose_penalty(task, X, Y)

@@ -25,7 +25,7 @@ def training(
     adata
         Fitted data; reads the models in `uns`.
     keys
-        The networks; all in `uns` where not given.
+        The networks; all in `uns` where not given. Of a model of several `target_blocks`, each is drawn.
     against
         Models without epochs, drawn at their validation error; all in `uns` where not given.
     ax
@@ -49,10 +49,10 @@ def training(
     lacking = [name for name in (*wanted, *lines) if name not in models]
     if lacking:
         raise KeyError(f"adata.uns holds no gexinfer model {listed(lacking)}; it holds {listed(list(models), 20)}.")
-    curves = {name: errors for name in wanted if (errors := history(models[name]))}
+    curves = {label: errors for name in wanted for label, errors in histories(name, models[name]).items()}
     if not curves:
         raise ValueError(f"None of {wanted} was trained by epochs; run gexinfer.tl.fit(adata, method='dgex') first.")
-    lines = [name for name in lines if name not in curves and "validation_mae" in models[name].model.notes]
+    lines = [n for n in lines if not histories(n, models[n]) and "validation_mae" in models[n].model.notes]
     ax = new_axes()[0] if ax is None else ax
 
     for (name, (train, validation)), colour in zip(curves.items(), colours(len(curves)), strict=True):
@@ -75,9 +75,11 @@ def training(
     return ax
 
 
-def history(fitted: FittedModel) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the training and the validation MAE after each epoch, where there were epochs."""
+def histories(name: str, fitted: FittedModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the training and the validation MAE after each epoch of each network of a model."""
     arrays = fitted.model.arrays
-    if "history.validation_mae" not in arrays:
-        return None
-    return arrays["history.train_mae"], arrays["history.validation_mae"]
+    n = sum(slot.endswith("history.validation_mae") for slot in arrays)
+    return {
+        name if n == 1 else f"{name} {b + 1}": (arrays[f"{b}.history.train_mae"], arrays[f"{b}.history.validation_mae"])
+        for b in range(n)
+    }

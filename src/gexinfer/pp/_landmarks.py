@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from anndata import AnnData
 
 from gexinfer._names import listed, without_version
 from gexinfer._slots import LANDMARK, check_in_memory
-from gexinfer.engine.report import say
+from gexinfer.engine.report import say, warn
 from gexinfer.pp._panels import Panel, load_panel
 
 # Below this share of the smaller side, what matched did so by accident.
@@ -80,15 +79,13 @@ def landmarks(
     found = f"landmarks: {(places >= 0).sum():,} of {len(places):,} genes of {wanted.name} found by {kind} in {source}"
     missing = [gene for gene, place in zip(wanted.genes, places, strict=True) if place < 0]
     if missing:
-        warnings.warn(f"{found}; missing: {listed(missing, 50)}.", UserWarning, stacklevel=2)
+        warn(f"{found}; missing: {listed(missing, 50)}.")
     else:
         say(found)
     if shared:
-        warnings.warn(
+        warn(
             f"{len(shared):,} landmarks match more than one gene by {kind} in {source}: {listed(shared)}. One of "
             "each is flagged; the others are the same gene and as targets would copy an input: sum or drop them.",
-            UserWarning,
-            stacklevel=2,
         )
     return adata if copy else None
 

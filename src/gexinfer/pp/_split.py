@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from anndata import AnnData
 from gexinfer._names import listed
 from gexinfer._slots import SIDES, check_in_memory, matrix, write_split
 from gexinfer.engine.blocks import dense, in_row_order, row_slices
-from gexinfer.engine.report import say
+from gexinfer.engine.report import say, warn
 
 
 def split(
@@ -87,11 +86,9 @@ def split(
     counts = ", ".join(f"{(side == i).sum():,} {name}" for i, name in enumerate(SIDES))
     say(f"split: {counts} samples" + ("" if groupby is None else f", no {groupby} divided"))
     if divided:
-        warnings.warn(
+        warn(
             f"{divided:,} samples have an identical copy on another side of the split, so the test error will look "
             "better than it is. Drop the copies, or pass groupby= the column that copies share.",
-            UserWarning,
-            stacklevel=2,
         )
     return adata if copy else None
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 from gexinfer._slots import check_in_memory, split_rows
 from gexinfer.engine.blocks import Indices
 from gexinfer.engine.moments import moments
+from gexinfer.engine.run import Run
 from gexinfer.methods import configure, get_method
 from gexinfer.tl._evaluate import evaluate
 from gexinfer.tl._fit import Reference, check_key, check_validation, learn, look, resolve_rows, write_model
@@ -98,7 +99,7 @@ def compare(
     models, seconds = {}, {}
     for name, (method, config) in plans.items():
         started = perf_counter()
-        models[name] = learn(adata, reference, method, config, name, rng=rng, device=device, progress=progress)
+        models[name] = learn(adata, reference, method, config, name, rng=rng, device=device, run=Run(progress))
         seconds[name] = {"fit_seconds": perf_counter() - started}
     # Nothing is written before all have been fitted.
     for name, fitted in models.items():

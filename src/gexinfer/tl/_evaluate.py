@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -22,6 +21,7 @@ from gexinfer._slots import (
     split_rows,
 )
 from gexinfer.engine.blocks import Indices, dense, in_row_order, row_slices
+from gexinfer.engine.report import warn
 from gexinfer.methods import get_method
 from gexinfer.tl._values import refuse_not_finite, where_from
 
@@ -134,21 +134,17 @@ def check_truth(adata: AnnData, fitted: FittedModel, name: str) -> None:
 def warn_of_orders(table: pd.DataFrame) -> None:
     """Warn of what would make the order by MAE mislead."""
     if table["n_genes"].nunique() > 1:
-        warnings.warn(
+        warn(
             f"The models infer different genes ({table['n_genes'].to_dict()}), so their MAEs do not compare. The gains "
             "and the shares of genes better are over the genes that both infer.",
-            UserWarning,
-            stacklevel=3,
         )
     best, follows = table.index[0], table["r2"].idxmax()
     r2 = table["r2"]
     if r2[best] < r2[follows] - 0.05:
-        warnings.warn(
+        warn(
             f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and "
             f"{follows!r} has {r2[follows]:.3f}. If many values are zero, answers near the median lower the MAE "
             "without following the samples. Judge by both, and fit networks with loss='mse'.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ from gexinfer._slots import (
 )
 from gexinfer.engine.blocks import Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.moments import Moments, moments
-from gexinfer.engine.report import say
+from gexinfer.engine.report import say, warn
+from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, Model, Task, configure, get_method
 from gexinfer.methods._contract import mean_absolute_error
+from gexinfer.tl._init import matched, model_to_start_from, same_shape
 from gexinfer.tl._values import profile, refuse_not_finite, where_from
 
 FEWEST_ROWS = 10
@@ -48,6 +50,10 @@ def fit(
     key_added: str | None = None,
     rng: int | np.random.Generator = 0,
     device: str = "auto",
+    init: AnnData | FittedModel | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | str = "10min",
+    callback: Callback | None = None,
     progress: bool = True,
     copy: bool = False,
     **options: Any,
@@ -77,7 +83,21 @@ def fit(
     rng
         Seed or generator. The same seed on the same machine gives the same bits.
     device
-        Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device.
+        Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device; for
+        the networks of `target_blocks` several, `"cuda:0,cuda:1"`.
+    init
+        For networks, another model to start from: one read by `gexinfer.io.read_model`, or an AnnData with one model of
+        this method, or with one named `key_added`. Genes are matched by name; the weights of new ones are initialised.
+    checkpoint
+        For networks, a directory for the state of the training. The same call goes on from there if the process was
+        ended, to the same bits.
+    checkpoint_every
+        Number of epochs, or a time such as `"10min"`, after which the state is written, at the end of an epoch.
+    callback
+        For networks, a function that is called after each epoch with a dict: `title`, `epoch`, `epochs`, `loss`
+        (summed over targets, averaged over the epoch's samples), `train_mae` and `validation_mae` (standard
+        deviations), `learning_rate`, `samples_per_second`, `memory_bytes` (the device's peak; on the CPU, the
+        process's now).
     progress
         Show a bar, or a line where there is no screen.
     copy
@@ -87,7 +107,8 @@ def fit(
         `knn`: `k`, `metric` ("euclidean" or "correlation"), `weights` ("uniform" or "distance"). `knn_genes`: `k`.
         `kernel`: `kernel` ("arccos", "rbf" or "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `n_inducing`.
         `dgex`: `recipe` ("modern" or "paper"), `layers`, `hidden`, `dropout`, `activation`, `loss`, `layer_norm`,
-        `input_noise`, `epochs`, `batch_size`, `learning_rate`.
+        `skip`, `input_noise`, `optimiser`, `schedule`, `weight_decay`, `ema`, `epochs`, `batch_size`, `learning_rate`,
+        `target_blocks`, `block_by` ("random" or "clusters").
 
     Returns
     -------
@@ -108,6 +129,8 @@ def fit(
         `var["landmark"]` is not bool, or the method has no such option.
     FloatingPointError
         A network diverged, or the `penalty` of a `kernel` is too weak.
+    KeyboardInterrupt
+        A network's training was interrupted in its first epoch; later, the best epoch so far becomes the model.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
         split, fewer than 10 training rows, duplicate sample names, or an unknown method.
@@ -115,8 +138,8 @@ def fit(
     Warns
     -----
     UserWarning
-        The values look like raw counts or like standardised ones, a gene is constant, or `ols` has too few rows or
-        collinear landmarks.
+        The values look like raw counts or like standardised ones, a gene is constant, `ols` has too few rows or
+        collinear landmarks, or the training of a network was interrupted or ran out of memory on the device.
 
     References
     ----------
@@ -125,14 +148,16 @@ def fit(
     Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`).
     """
     chosen = get_method(method)
-    config = configure(chosen, options)
     key = chosen.name if key_added is None else key_added
+    run = networks_run(chosen, checkpoint, checkpoint_every, callback, progress)
+    source = None if init is None else model_to_start_from(init, chosen, key)
+    config = configure(chosen, options if source is None else same_shape(source, chosen, options))
     check_in_memory(adata)
     check_key(adata, key, chosen, layer)
     rows = resolve_rows(adata, layer, targets, allow_overlap)
     check_validation(chosen, config, rows)
     reference = look(adata, layer, *rows, products=chosen.products)
-    fitted = learn(adata, reference, chosen, config, key, rng=rng, device=device, progress=progress)
+    fitted = learn(adata, reference, chosen, config, key, rng=rng, device=device, run=run, source=source)
     adata = adata.copy() if copy else adata
     write_model(adata, key, fitted)
     return adata if copy else None
@@ -158,7 +183,8 @@ def learn(
     *,
     rng: int | np.random.Generator,
     device: str,
-    progress: bool,
+    run: Run,
+    source: FittedModel | None = None,
 ) -> FittedModel:
     """Fit one method and tell how far off it is on the validation rows."""
     train, validation, scale = reference.train, reference.validation, reference.moments.scale
@@ -168,7 +194,8 @@ def learn(
         reference.moments.standardised(),
         np.random.default_rng(rng),
         device,
-        progress,
+        run,
+        None if source is None else matched(source, adata, train),
     )
     model = method.fit(task, config)
     picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if not isinstance(value, str))
@@ -177,7 +204,7 @@ def learn(
         mae = validation_error(method, model, config, task)
         model = Model(model.arrays, {**model.notes, "validation_mae": mae})
         error = f", validation MAE {mae:.4f} standard deviations"
-    if progress and (error or picked):
+    if run.progress and (error or picked):
         say(f"fit: uns[{key!r}]{error}{picked}")
     n = len(train.landmarks)
     return FittedModel(
@@ -198,6 +225,37 @@ def learn(
         training_rows=row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
         samples=tuple(adata.obs_names[train.rows].astype(str)) if method.similar else (),
     )
+
+
+def networks_run(
+    method: Method,
+    checkpoint: str | Path | None,
+    every: int | str,
+    callback: Callback | None,
+    progress: bool,
+) -> Run:
+    """Return what is asked of the training, having refused what no training can do."""
+    for name, value in (("checkpoint", checkpoint), ("callback", callback)):
+        if value is not None and not method.by_epochs:
+            raise ValueError(
+                f"{name}={value!r} is for networks, which learn by epochs; method={method.name!r} does not."
+            )
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback={callback!r} must be a function of one dict.")
+    folder = None if checkpoint is None else Path(checkpoint)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint={str(checkpoint)!r} is a file; name a directory.")
+    epochs = seconds = 0.0
+    try:
+        if isinstance(every, str):
+            seconds = pd.Timedelta(every).total_seconds()
+        elif not isinstance(every, bool):
+            epochs = int(every)
+    except ValueError:
+        pass  # told below
+    if not max(epochs, seconds) > 0:
+        raise ValueError(f"checkpoint_every={every!r} must be a number of epochs, or a time such as '10min'.")
+    return Run(progress, callback, folder, epochs, seconds)
 
 
 def write_model(adata: AnnData, key: str, fitted: FittedModel) -> None:
@@ -269,27 +327,21 @@ def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows, *, pr
     scale = sums.scale
     values = profile(train.source, train.rows, train.landmarks)
     if values["counts"]:
-        warnings.warn(
+        warn(
             f"{where_from(layer)} looks like raw counts (95 % of the landmarks' values are up to "
             f"{values['quantiles'][-1]:g}). Errors will be those of the few highest genes: normalise and take logs "
             "first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
-            UserWarning,
-            stacklevel=3,
         )
     if ((np.abs(scale.mean) < 0.2) & (np.abs(scale.sd - 1) < 0.2)).mean() > 0.9:
-        warnings.warn(
+        warn(
             f"{where_from(layer)} looks standardised gene by gene. Fit on log values as they are: a model standardises "
             "them itself, and a single new sample cannot be brought to this scale.",
-            UserWarning,
-            stacklevel=3,
         )
     constant = names[scale.sd == 0]
     if len(constant):
-        warnings.warn(
+        warn(
             f"{len(constant):,} genes are constant in the {len(train):,} training rows: {listed(constant)}. As "
             "landmarks they say nothing; as targets they are predicted as their mean.",
-            UserWarning,
-            stacklevel=3,
         )
     return Reference(layer, train, validation, sums, values)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
@@ -26,7 +25,7 @@ from gexinfer._slots import (
     predicted_layers,
 )
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
-from gexinfer.engine.report import Advance, say, steps
+from gexinfer.engine.report import Advance, say, steps, warn
 from gexinfer.methods import METHODS, get_method
 from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
 
@@ -225,10 +224,8 @@ class Query:
             mean, rows = fitted.landmark_scale.mean[self.there], np.arange(adata.n_obs)
             mismatch = scale_mismatch(fitted.input, mean, self.source, rows, self.columns[self.there])
             if mismatch:
-                warnings.warn(
+                warn(
                     f"{name}: {mismatch}Bring {self.where} to the units of the fit, or name another layer=.",
-                    UserWarning,
-                    stacklevel=3,
                 )
 
     def blocks(self) -> Iterator[NDArray[np.floating]]:

@@ -1,0 +1,65 @@
+"""The state of an unfinished training in a file, from which it goes on to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+    """Write a file that is there whole, or not at all, whenever the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    there = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(there, partial, {"gexinfer": json.dumps(notes, sort_keys=True)})
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load(path: Path, training: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return tensors and notes, None where there is no file; refuse that of another training than this."""
+    if not path.exists():
+        return None
+    elsewhere = f"Delete it, or choose another directory with checkpoint=; this is {str(path)!r}."
+    try:
+        with safe_open(path, "pt") as file:
+            notes = json.loads(file.metadata()["gexinfer"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"The checkpoint cannot be read ({error}). {elsewhere}") from error
+    then = notes["training"]
+    other = [name for name in training if then.get(name) != training[name]]
+    if other:
+        told = ", ".join(f"{name} was {then.get(name)!r} and is {training[name]!r}" for name in other)
+        raise ValueError(f"The checkpoint is of another training: {told}. {elsewhere}")
+    return tensors, notes
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimiser's state by name."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"optimiser.{i}.{name}": value
+        for i, of_one in state.items()
+        for name, value in of_one.items()
+        if value is not None
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, i, slot = name.split(".")
+            state.setdefault(int(i), {})[slot] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
