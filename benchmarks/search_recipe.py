@@ -1,6 +1,6 @@
 """The search behind the modern recipe of D-GEX: one option changed at a time, on several data sets.
 
-Usage: GEXINFER_DATA=<folder of data sets> python benchmarks/search_recipe.py [--only bulk,tcga] [--variants paper,...]
+Usage: GEXINFER_DATA=<folder of data sets> python benchmarks/search_recipe.py [--only "bulk random,tcga by cohort"]
 
 Choices are made by the validation error; the test error stands beside it. Data sets and splits are those of
 which_method.py. The paper's recipe and ridge are measured, too. Results are added to those that are there.
@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 from which_method import SETS
 
 import gexinfer as gx
@@ -50,27 +49,36 @@ OTHERS = {"ridge": ("ridge", {}), "paper": ("dgex", {"recipe": "paper"})}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="bulk,tcga")
-    parser.add_argument("--variants", default=",".join([*OTHERS, *VARIANTS]).replace(",000", ";000"))
+    parser.add_argument("--only", default="bulk random,bulk by cohort,tcga random")
+    parser.add_argument("--variants", default="|".join([*OTHERS, *VARIANTS]), help="separated by |")
     options = parser.parse_args()
-    wanted = [name.replace(";", ",") for name in options.variants.split(",")] if options.variants else []
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in options.only.split(","):
+    for task in options.only.split(","):
+        name, _, groupby = task.replace(" by ", " ").partition(" ")
         try:
-            adata, groups = SETS[name]()
+            adata, _ = SETS[name]()
         except FileNotFoundError:
-            print(f"{name}: skipped, its file is not there")
+            print(f"{task}: skipped, its file is not there")
             continue
-        for groupby in [None] if groups is None else [None, groups]:
-            side = "random" if groupby is None else f"by {groupby}"
-            gx.pp.split(adata, groupby=groupby, rng=0)
-            for variant in wanted:
-                method, given = OTHERS.get(variant) or ("dgex", VARIANTS[variant])
-                found = measured(adata, method, given)
-                results.setdefault(f"{name}, {side}", {})[variant] = found
-                print(f"{name}, {side}: {variant} {found}", flush=True)
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        gx.pp.split(adata, groupby=None if groupby == "random" else groupby, rng=0)
+        for variant in options.variants.split("|"):
+            method, given = OTHERS.get(variant) or ("dgex", VARIANTS[variant])
+            results.setdefault(task, {})[variant] = measured(adata, method, given)
+            print(f"{task}: {variant} {results[task][variant]}", flush=True)
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def markdown(results, variants, tasks):
+    """Return the table of docs/methods.md; a test compares them."""
+    lines = [f"| {' | '.join(['', *tasks])} |", "|---" * (1 + len(tasks)) + "|"]
+    for variant in variants:
+        cells = [
+            f"{found['validation']:.4f} / {found['test']:.4f}" if (found := results.get(task, {}).get(variant)) else "–"
+            for task in tasks
+        ]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return lines
 
 
 def measured(adata, method, given):
@@ -81,10 +89,8 @@ def measured(adata, method, given):
     test = gx.tl.evaluate(adata, key="tried").loc["tried", "mae"]
     params = adata.uns["tried"]["params"]
     del adata.uns["tried"], adata.layers["tried"]
-    found = {"validation": params["validation_mae"], "test": float(test), "seconds": round(seconds, 1)}
-    return {k: round(float(np.float64(v)), 4) for k, v in found.items()} | {
-        k: params[k] for k in ("best_epoch",) if k in params
-    }
+    found = {"validation": round(params["validation_mae"], 4), "test": round(float(test), 4)}
+    return found | {"seconds": round(seconds, 1)} | {k: params[k] for k in ("best_epoch",) if k in params}
 
 
 if __name__ == "__main__":

@@ -123,6 +123,39 @@ def test_options_reach_the_method(small, tmp_path):
     assert (params["hidden"], params["epochs"], params["loss"]) == (8, 2, "mse")
 
 
+def test_fit_without_out_writes_back_and_goes_on_from_a_checkpoint_and_from_a_model(small, tmp_path):
+    small.write_h5ad(tmp_path / "a.h5ad")
+    options = ["--method", "dgex", "--option", "epochs=2", "--checkpoint", tmp_path / "state"]
+    done = run("fit", tmp_path / "a.h5ad", "--option", "hidden=8", *options)
+    assert done.exit_code == 0, done.stderr
+    fitted = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert fitted.uns["dgex"]["params"]["hidden"] == 8
+    assert (tmp_path / "state" / "dgex.safetensors").exists()
+    refused = run("fit", tmp_path / "a.h5ad", "--option", "hidden=9", *options)
+    assert refused.exit_code == 1
+    assert "The checkpoint is of another training: hidden was 8 and is 9" in refused.stderr
+
+    gx.io.write_model(fitted, tmp_path / "old.safetensors")
+    for start in ("a.h5ad", "old.safetensors"):
+        done = run(
+            "fit",
+            tmp_path / "a.h5ad",
+            "-o",
+            tmp_path / "b.h5ad",
+            "-m",
+            "dgex",
+            "--option",
+            "epochs=1",
+            "--init",
+            tmp_path / start,
+        )
+        assert done.exit_code == 0, done.stderr
+        params = ad.read_h5ad(tmp_path / "b.h5ad").uns["dgex"]["params"]
+        assert (params["hidden"], params["learning_rate"]) == (8, 3e-4)
+    done = run("fit", tmp_path / "a.h5ad", "-m", "ridge", "--init", tmp_path / "old.safetensors")
+    assert (done.exit_code, "init= is for networks" in done.stderr) == (1, True)
+
+
 def test_python_m_gexinfer_is_gexinfer():
     done = subprocess.run([sys.executable, "-m", "gexinfer", "--help"], capture_output=True, text=True, check=True)
     assert "Usage: gexinfer [OPTIONS] COMMAND" in done.stdout

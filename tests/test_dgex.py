@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -187,15 +190,27 @@ def test_more_blocks_than_targets(small):
         gx.tl.fit(small, "dgex", target_blocks=91, progress=False)
 
 
-def test_ctrl_c_with_several_devices_stops_all(small):
+def test_ctrl_c_with_several_devices_stops_all_and_keeps_what_they_have(small):
     def press(told):
-        raise KeyboardInterrupt
+        # In a thread; a person's signal goes to the main one.
+        if (told["title"], told["epoch"]) == ("dgex block 1 of 2", 5):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    with pytest.warns(UserWarning, match="interrupted in epoch") as told:
-        gx.tl.fit(
-            small, "dgex", target_blocks=2, device="cpu,cpu", epochs=10_000, hidden=8, callback=press, progress=False
-        )
+    options = {"target_blocks": 2, "device": "cpu,cpu", "epochs": 100_000, "hidden": 8, "progress": False}
+    with pytest.warns(UserWarning, match="interrupted in epoch .* the model is that of epoch") as told:
+        gx.tl.fit(small, "dgex", callback=press, **options)
     assert len(told) == 2
+    gx.tl.predict(small, progress=False)
+
+
+def test_one_block_that_fails_stops_the_others(small):
+    def fail(told):
+        if told["title"] == "dgex block 2 of 2":
+            raise RuntimeError("as a callback may")
+
+    options = {"target_blocks": 2, "device": "cpu,cpu", "epochs": 100_000, "hidden": 8, "progress": False}
+    with pytest.raises(RuntimeError, match="as a callback may"):
+        gx.tl.fit(small, "dgex", callback=fail, **options)
 
 
 # ---- starting from another model

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import nbformat
 import numpy as np
@@ -57,6 +59,24 @@ def test_a_record_is_read_by_hand_as_the_page_says(fitted, tmp_path, monkeypatch
     names["X"] = fitted[:, names["head"]["landmarks"]].X
     exec(predict, names)
     np.testing.assert_allclose(names["Y"], fitted[:, names["head"]["targets"]].layers["ridge"], atol=1e-5)
+
+
+def test_the_examples_of_training_call_what_they_name(small, tmp_path, monkeypatch):
+    """With stand-ins for the packages that watch, which are no dependencies."""
+    monkeypatch.chdir(tmp_path)
+    watching = {name: MagicMock() for name in ("torch.utils.tensorboard", "mlflow", "wandb")}
+    for name, module in watching.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    gx.tl.fit(small, "dgex", epochs=1, hidden=8, progress=False)
+    names = {"ref": small, "new": small.copy(), "gx": gx}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S)
+    for block in blocks:
+        exec(block.replace('method="dgex"', 'method="dgex", epochs=2, progress=False'), names)
+    assert watching["torch.utils.tensorboard"].SummaryWriter().add_scalar.call_count == 2
+    assert watching["mlflow"].log_metric.call_args.kwargs == {"step": 2}
+    assert [call.args[0]["epoch"] for call in watching["wandb"].init().log.call_args_list] == [1, 2]
+    assert (tmp_path / "runs" / "dgex" / "dgex.safetensors").exists()
+    assert all(len(block.splitlines()) <= 3 for block in blocks)
 
 
 def test_the_table_of_the_readme_has_every_model():

@@ -291,6 +291,18 @@ def test_a_loss_that_explodes_is_told_with_its_step(small):
     assert "dgex" not in small.uns
 
 
+def test_a_network_that_infers_no_number_is_no_model(small, monkeypatch):
+    monkeypatch.setattr(Perceptron, "infer", lambda self, x: torch.full((len(x), 90), torch.nan))
+    with pytest.raises(FloatingPointError, match="epoch 1, step 3 of 3, .* the validation MAE is nan. Fit again"):
+        gx.tl.fit(small, "dgex", progress=False, **TINY)
+
+
+def test_idle_gpus_are_told(small, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "idle_gpus", lambda device: 3)
+    gx.tl.fit(small, "dgex", **TINY)
+    assert "3 more GPUs are idle. To use all: torchrun --nproc-per-node 4 -m gexinfer fit" in capsys.readouterr().err
+
+
 # ---- cut short
 
 

@@ -37,9 +37,14 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and ask is not None and bool(ask().get("amx_bf16"))
 
 
+def idle_gpus(device: torch.device) -> int:
+    """Return how many GPUs there are beside the one that was taken where none was named."""
+    return torch.cuda.device_count() - 1 if device == torch.device("cuda") else 0
+
+
 @contextmanager
 def fast_products(device: torch.device) -> Iterator[None]:
-    """Allow TF32 in what CUDA multiplies in float32 meanwhile."""
+    """Allow TF32 in what CUDA multiplies in float32 meanwhile, in all threads."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import psutil
@@ -18,7 +18,7 @@ from torch.nn.functional import l1_loss
 
 from gexinfer.engine import checkpoint
 from gexinfer.engine.blocks import Float, Indices, Pairs, row_slices
-from gexinfer.engine.device import fast_products, has_fast_bfloat16, out_of_memory
+from gexinfer.engine.device import has_fast_bfloat16, idle_gpus, out_of_memory
 from gexinfer.engine.feed import WINDOW, Feed, Resident, Streamed, buffer_rows, row_bytes, shuffled
 from gexinfer.engine.memory import amount, available
 from gexinfer.engine.processes import Processes, join
@@ -80,8 +80,7 @@ def train(network: Network, plan: Plan, training: Pairs, validation: Pairs, run:
 
     A `KeyboardInterrupt` ends the training; where an epoch is complete, the best one is returned.
     """
-    with fast_products(plan.device):
-        return Training(network, plan, training, validation, run, join(plan.device)).finished()
+    return Training(network, plan, training, validation, run, join(plan.device)).finished()
 
 
 class Training:
@@ -134,6 +133,12 @@ class Training:
                 f"{plan.title}: {n_weights:,} weights on {plan.device}, about {amount(fixed)} with {how} there; "
                 f"{amount(free)} are free"
             )
+            idle = idle_gpus(plan.device)
+            if idle and self.processes.size == 1:
+                say(
+                    f"{plan.title}: {idle} more GPUs are idle. To use all: torchrun --nproc-per-node {idle + 1} -m "
+                    f"gexinfer fit reference.h5ad --method {plan.title.split()[0]}"
+                )
         return feeds[1], feeds[0]
 
     def finished(self) -> Trained:
@@ -153,7 +158,7 @@ class Training:
                     if self.run.callback is not None:
                         self.run.callback(told)
             except KeyboardInterrupt:
-                if not self.best:
+                if not self.history:
                     raise
                 interrupted = True
         parameters = {name: p.cpu().numpy() for name, p in self.best.items()}
@@ -200,11 +205,11 @@ class Training:
             "validation_mae": self.processes.agree(error(self.watched, self.validation)),
             "learning_rate": rates[-1],
         }
+        if not np.isfinite(entry["validation_mae"]):
+            self.diverged(epoch, len(picks) - 1, len(picks), rates, f"the validation MAE is {entry['validation_mae']}")
         if entry["validation_mae"] < self.best_error:
-            best = {name: p.detach().clone() for name, p in self.watched.parameters.items()}
-            self.history, self.best = [*self.history, entry], best
-        else:
-            self.history.append(entry)
+            self.best = {name: p.detach().clone() for name, p in self.watched.parameters.items()}
+        self.history.append(entry)
         self.save(epoch)
         memory = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else resident_bytes()
         return {
@@ -252,12 +257,14 @@ class Training:
         self.first_loss = self.first_loss or float(losses[0])
         bad = np.flatnonzero(~np.isfinite(losses) | (losses > DIVERGED * abs(self.first_loss)))
         if len(bad):
-            step, base = bad[0], self.rates[0]
-            raise FloatingPointError(
-                f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {len(losses)}, at a "
-                f"learning rate of {rates[step]:.2g}: the loss was {self.first_loss:.3g} at first and is "
-                f"{losses[step]:.3g}. Fit again with learning_rate={base / 10:.1g}."
-            )
+            how = f"the loss was {self.first_loss:.3g} at first and is {losses[bad[0]]:.3g}"
+            self.diverged(epoch, bad[0], len(losses), rates, how)
+
+    def diverged(self, epoch: int, step: int, steps: int, rates: Sequence[float], how: str) -> NoReturn:
+        raise FloatingPointError(
+            f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {steps}, at a learning rate of "
+            f"{rates[step]:.2g}: {how}. Fit again with learning_rate={self.rates[0] / 10:.1g}."
+        )
 
     @property
     def file(self) -> Path | None:

@@ -24,8 +24,10 @@ def available(device: torch.device) -> int:
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        free = min(free, int(limit) - int(used))
-    except (OSError, ValueError):
+        # What was read from files counts as used, but is given up where memory is wanted.
+        kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, int(limit) - int(used) + int(kept["inactive_file"]))
+    except (OSError, ValueError, KeyError):
         pass  # no control group, or one without a limit
     if sys.platform == "linux":
         import resource

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from math import cos, inf, pi, sqrt
 from typing import Any, Literal
@@ -15,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gexinfer.engine.blocks import Float, Indices
-from gexinfer.engine.device import pick_device
+from gexinfer.engine.device import fast_products, pick_device
 from gexinfer.engine.linear import linear
 from gexinfer.engine.loop import Plan, Schedule, Trained, train
+from gexinfer.engine.processes import join
 from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Method, Model, Start, Task
 
@@ -214,6 +216,8 @@ def optimiser_of(network: Perceptron, device: torch.device) -> torch.optim.Optim
 
 def fit(task: Task, config: DGEX) -> Model:
     devices = [pick_device(name) for name in task.device.split(",")]
+    if len(devices) > 1 and join(devices[0]).size > 1:
+        raise ValueError(f"device={task.device!r} names several, but under torchrun each process takes one; name none.")
     blocks = assigned(task, config)
     seeds = task.rng.integers(2**63, size=config.target_blocks).tolist()
 
@@ -222,7 +226,8 @@ def fit(task: Task, config: DGEX) -> Model:
         targets = np.flatnonzero(blocks == b)
         return learn(task, config, targets, b, devices[b % len(devices)], seeds[b], title)
 
-    trained = run_each(task, learned, config.target_blocks, len(devices))
+    with fast_products(devices[0]):
+        trained = run_each(task, learned, config.target_blocks, len(devices))
     arrays: dict[str, np.ndarray] = {"block": blocks}
     notes: dict[str, int] = {}
     for b, found in enumerate(trained):
@@ -249,12 +254,13 @@ def run_each(task: Task, learned: Callable[[int], Trained], n: int, n_devices: i
                 raise KeyboardInterrupt
         return trained
     with ThreadPoolExecutor(n_devices) as threads:
-        try:
-            return list(threads.map(learned, range(n)))
-        except BaseException:
-            # The others would go on to their end.
+        coming = [threads.submit(learned, b) for b in range(n)]
+        with suppress(KeyboardInterrupt):
+            wait(coming, return_when=FIRST_EXCEPTION)
+        if not all(network.done() for network in coming):
+            # Cut short, or one has failed: the others would go on to their end.
             task.run.stop.set()
-            raise
+        return [network.result() for network in coming]
 
 
 def learn(task: Task, config: DGEX, targets: Indices, b: int, device: torch.device, seed: int, title: str) -> Trained:
