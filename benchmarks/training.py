@@ -136,7 +136,7 @@ def overhead(n, batch):
         drawn = Perceptron.initialised(config, p, genes - p, torch.Generator().manual_seed(0))
         network = drawn.on(cpu)
         optimiser = optimiser_of(network, cpu)
-        plan = Plan(optimiser, SCHEDULES[config.schedule], 10**6, config.batch_size, config.ema, cpu, 0, name, {})
+        plan = Plan(optimiser, SCHEDULES[config.schedule], 10**6, config.batch_size, config.ema, cpu, 0, 0, name, {})
         training = Training(network, plan, pairs, pairs.select(np.arange(50)), Run(progress=False), Processes())
         assert isinstance(training.feed, Resident)
         ratios, steps = [], -(-rows // config.batch_size)

@@ -4,7 +4,7 @@ Usage: python benchmarks/training_gpu.py [--device cuda] [--epochs 200] [--timed
 
 943 landmarks, 3 hidden layers of 9,000 tanh units, all 9,520 targets, dropout .1, 88,807 training and 11,101 validation
 rows, simulated. At the paper's batch of 200 and at 4,096: a few epochs are timed, and at the larger batch all are run;
-at the smaller, as many as take as long, and the rest is extrapolated. The ordinary script is a loop over index picks of
+at the smaller, as many as take twice as long, at least 10. The ordinary script is a loop over index picks of
 resident tensors, float32 with TF32, Adam. The peak is that of a square matrix product in bfloat16 (float32 where the
 device does not have it), measured here. `--scale 30` divides all sizes, to try the script out.
 """

@@ -152,8 +152,11 @@ def test_fit_without_out_writes_back_and_goes_on_from_a_checkpoint_and_from_a_mo
         assert done.exit_code == 0, done.stderr
         params = ad.read_h5ad(tmp_path / "b.h5ad").uns["dgex"]["params"]
         assert (params["hidden"], params["learning_rate"]) == (8, 3e-4)
-    done = run("fit", tmp_path / "a.h5ad", "-m", "ridge", "--init", tmp_path / "old.safetensors")
-    assert (done.exit_code, "init= is for networks" in done.stderr) == (1, True)
+    done = run("fit", tmp_path / "a.h5ad", "-m", "dgex", "-m", "ridge", "--init", tmp_path / "old.safetensors")
+    assert (done.exit_code, "--init and --checkpoint are for networks, and --method ridge is none" in done.stderr) == (
+        1,
+        True,
+    )
 
 
 def test_python_m_gexinfer_is_gexinfer():

@@ -133,6 +133,10 @@ def fit(
             )
         for name in method:
             configure(get_method(name), parse(option or []))
+            if (init or checkpoint) and not get_method(name).by_epochs:
+                raise ValueError(
+                    f"--init and --checkpoint are for networks, and --method {name} is none; fit it apart."
+                )
         adata = read(path)
         flag_and_split(adata, path, panel, id_column, groupby, layer, seed)
         start = None if init is None else read_models(init)

@@ -48,9 +48,14 @@ def taken(source: Any, rows: slice | Indices, columns: Indices | None = None) ->
     Understands ndarrays, scipy's sparse matrices and arrays, HDF5 and zarr arrays, backed sparse matrices and dask.
     Rows given by their numbers must ascend.
     """
-    block = source[rows] if isinstance(rows, slice) or cheap_to_pick(source) else picked(source, rows)
-    if hasattr(block, "compute"):
-        block = block.compute()
+    if not isinstance(rows, slice) and not cheap_to_pick(source):
+        return picked(source, rows, columns)
+    block = source[rows]
+    return only(block.compute() if hasattr(block, "compute") else block, columns)
+
+
+def only(block: Any, columns: Indices | None) -> Any:
+    """Return some columns of an ndarray or a sparse matrix, or all."""
     if sp.issparse(block):
         return block if columns is None else block[:, columns]
     block = np.asarray(block)
@@ -62,18 +67,20 @@ def cheap_to_pick(source: Any) -> bool:
     return isinstance(source, np.ndarray) or sp.issparse(source)
 
 
-def picked(source: Any, rows: Indices) -> Any:
-    """Return some rows of a matrix on disk, read in runs: row by row takes many times longer."""
+def picked(source: Any, rows: Indices, columns: Indices | None = None) -> Any:
+    """Return some rows of a matrix on disk, read in runs: row by row takes many times longer.
+
+    Of each run only the columns wanted are kept: a file may hold many more.
+    """
     per_chunk = chunk_rows(source)
     # A chunk is decoded whole, so all that is wanted of it is taken at once.
     window = max(BLOCK_ROWS // per_chunk, 1) * per_chunk if per_chunk else BLOCK_ROWS
     new_run = np.diff(rows // window) > 0
-    if not per_chunk:
-        new_run |= np.diff(rows) > GAP
+    new_run |= np.diff(rows // per_chunk) > 1 if per_chunk else np.diff(rows) > GAP
     parts = []
     for run in np.split(rows, np.flatnonzero(new_run) + 1):
         part = source[run[0] : run[-1] + 1] if len(run) else source[:0]
-        parts.append((part.compute() if hasattr(part, "compute") else part)[run - run[:1]])
+        parts.append(only((part.compute() if hasattr(part, "compute") else part)[run - run[:1]], columns))
     return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
     """Write a file that is there whole, or not at all, whenever the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     there = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(there, partial, {"gexinfer": json.dumps(notes, sort_keys=True)})
@@ -33,7 +32,8 @@ def load(path: Path, training: Mapping[str, Any]) -> tuple[dict[str, Tensor], di
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["gexinfer"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            # Copies, because the file will be replaced. Its `keys` are needed, it is no dict.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"The checkpoint cannot be read ({error}). {elsewhere}") from error
     then = notes["training"]

@@ -57,4 +57,5 @@ def fast_products(device: torch.device) -> Iterator[None]:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that a device, or the machine, has no memory left."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+    words = ("can't allocate memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -61,7 +61,7 @@ class Reader:
 
     def sent(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
-        # Out of pinned memory the copy runs beside the computation.
+        # Out of pinned memory the copy does not halt the host.
         pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
         return pinned.to(self.device, non_blocking=True)
 
@@ -72,8 +72,8 @@ class Reader:
 class Resident:
     """Rows that lie on the device from the start."""
 
-    def __init__(self, pairs: Pairs, device: torch.device):
-        self.reader = Reader(pairs, device)
+    def __init__(self, pairs: Pairs, device: torch.device, buffer: int):
+        self.reader, self.buffer = Reader(pairs, device), buffer
         self.rows = torch.empty(len(pairs), len(self.reader.columns), device=device)
         for part in row_slices(len(pairs)):
             self.rows[part] = self.reader(np.arange(part.start, part.stop))
@@ -87,8 +87,9 @@ class Resident:
             yield self.reader.halves(self.rows.index_select(0, part))
 
     def blocks(self, picks: Indices | None = None) -> Iterator[Batch]:
-        rows = self.rows if picks is None else self.rows[torch.from_numpy(picks).to(self.rows.device)]
-        return (self.reader.halves(rows[part]) for part in row_slices(len(rows)))
+        there = None if picks is None else torch.from_numpy(picks).to(self.rows.device)
+        for part in block_slices(len(self) if picks is None else len(picks), self.buffer):
+            yield self.reader.halves(self.rows[part] if there is None else self.rows[there[part]])
 
 
 class Streamed:
@@ -103,8 +104,8 @@ class Streamed:
     def batches(self, picks: Sequence[Tensor]) -> Iterator[Batch]:
         for rows, block, group in ahead(self.read(picks)):
             for part in group:
-                places = torch.from_numpy(np.searchsorted(rows, part.numpy()))
-                yield self.reader.halves(block.index_select(0, places.to(block.device)))
+                places = np.searchsorted(rows, part.numpy())
+                yield self.reader.halves(block.index_select(0, self.reader.sent(places)))
 
     def read(self, picks: Sequence[Tensor]) -> Iterator[tuple[Indices, Tensor, Sequence[Tensor]]]:
         """Yield as many batches at a time as a buffer holds: their rows, these rows' values, the batches."""
@@ -116,9 +117,13 @@ class Streamed:
 
     def blocks(self, picks: Indices | None = None) -> Iterator[Batch]:
         rows = np.arange(len(self)) if picks is None else picks
-        # What a network makes of a block takes several times its memory.
-        parts = row_slices(len(rows), min(max(self.buffer // 4, 1), BLOCK_ROWS))
+        parts = block_slices(len(rows), self.buffer)
         return (self.reader.halves(block) for block in ahead(self.reader(rows[part]) for part in parts))
+
+
+def block_slices(n: int, buffer: int) -> Iterator[slice]:
+    """Cut `range(n)` for inference; what a network makes of a block takes several times its memory."""
+    return row_slices(n, min(max(buffer // 4, 1), BLOCK_ROWS))
 
 
 def row_bytes(pairs: Pairs) -> int:

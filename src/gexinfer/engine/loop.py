@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,8 @@ class Plan:
     # Weight of the past in the average of the parameters that is kept; 0 keeps the parameters themselves.
     ema: float
     device: torch.device
+    # Numbers that a row leaves behind in the network until its gradient is known.
+    activations: int
     seed: int
     title: str
     # What another training differs in: a checkpoint of one is no start for the other.
@@ -90,8 +92,16 @@ class Training:
         self, network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run, processes: Processes
     ):
         self.network, self.plan, self.run, self.processes = network, plan, run, processes
-        self.pairs, self.buffer = training, 0
-        self.feed, self.validation = self.feeds(training, validation)
+        self.pairs, self.drawn = training, ""
+        if self.file is not None:
+            # Now, because a place that cannot be written to shall not show after hours.
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.drawn = digest(network.parameters.values())
+        found = None if self.file is None else checkpoint.load(self.file, self.identity())
+        free = available(plan.device)
+        # It decides on the order of the rows, and what is free is another amount tomorrow and in another process.
+        self.buffer = int(found[1]["buffer"] if found else processes.agree(buffer_rows(training, free)))
+        self.feed, self.validation = self.feeds(training, validation, free)
         self.monitored = monitored(len(training))
         self.weights = list(network.parameters.values())
         self.rates = [group["lr"] for group in plan.optimiser.param_groups]
@@ -106,24 +116,29 @@ class Training:
         self.history: list[dict[str, float]] = []
         self.first_loss = 0.0
         self.saved_at = time.monotonic()
-        self.drawn = "" if self.file is None else digest(self.weights)
-        self.resume()
+        if plan.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(plan.device)
+        if found is not None:
+            self.resume(*found)
+        if processes.agree(len(self.history)) != len(self.history):
+            raise ValueError(
+                f"Not all processes find the checkpoint {str(self.file)!r}; name a directory that all share."
+            )
 
-    def feeds(self, training: Pairs, validation: Pairs) -> tuple[Feed, Feed]:
+    def feeds(self, training: Pairs, validation: Pairs, free: int) -> tuple[Feed, Feed]:
         """Return where rows come from, as many as fit resident on the device, and say what memory that takes."""
-        plan, free = self.plan, available(self.plan.device)
+        plan = self.plan
         n_weights = sum(p.numel() for p in self.network.parameters.values())
-        fixed = 4 * n_weights * COPIES + 4 * plan.batch_size * row_bytes(training)
+        fixed = 4 * n_weights * COPIES + plan.batch_size * (4 * plan.activations + row_bytes(training))
         # Some is left to others, and to what no estimate foresees.
         room = 0.8 * free - fixed
-        self.buffer = buffer_rows(training, free)
         feeds: list[Feed] = []
         for pairs in (validation, training):
             size = len(pairs) * row_bytes(pairs)
             if size <= room:
                 room -= size
                 fixed += size
-                feeds.append(Resident(pairs, plan.device))
+                feeds.append(Resident(pairs, plan.device, self.buffer))
             else:
                 fixed += 3 * self.buffer * row_bytes(pairs)
                 feeds.append(Streamed(pairs, plan.device, self.buffer))
@@ -155,7 +170,7 @@ class Training:
                         f"MAE train {told['train_mae']:.4f}, val {told['validation_mae']:.4f}, "
                         f"{told['samples_per_second']:,.0f} samples/s",
                     )
-                    if self.run.callback is not None:
+                    if self.run.callback is not None and is_first():
                         self.run.callback(told)
             except KeyboardInterrupt:
                 if not self.history:
@@ -238,6 +253,7 @@ class Training:
             except RuntimeError as failed:
                 if not out_of_memory(failed) or min(self.micro, len(x)) < 2:
                     raise
+                loss = None  # it holds on to all that it was computed from
                 self.micro = -(-min(self.micro, len(x)) // 2)
             if x.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -271,7 +287,7 @@ class Training:
         return None if self.run.checkpoint is None else self.run.checkpoint / f"{self.plan.title}.safetensors"
 
     def identity(self) -> dict[str, Any]:
-        return {**self.plan.identity, "the first weights": self.drawn, "rows shuffled at a time": self.buffer}
+        return {**self.plan.identity, "the seed": self.plan.seed, "the first weights": self.drawn}
 
     def save(self, epoch: int) -> None:
         """Write the state where it is due."""
@@ -283,7 +299,13 @@ class Training:
         tensors = dict(self.named(self.network.parameters, "parameter"))
         tensors |= dict(self.named(self.kept, "kept")) | dict(self.named(self.best, "best"))
         tensors |= checkpoint.optimiser_tensors(self.plan.optimiser)
-        notes = {"training": self.identity(), "history": self.history, "first_loss": self.first_loss}
+        notes = {
+            "training": self.identity(),
+            "history": self.history,
+            "first_loss": self.first_loss,
+            "buffer": self.buffer,
+            "micro": self.micro,
+        }
         checkpoint.save(self.file, tensors, notes)
         self.saved_at = time.monotonic()
 
@@ -291,24 +313,20 @@ class Training:
         return ((f"{kind}.{name}", tensor) for name, tensor in tensors.items())
 
     @torch.no_grad()
-    def resume(self) -> None:
-        """Go on from the checkpoint where there is one."""
-        found = None if self.file is None else checkpoint.load(self.file, self.identity())
-        if found is None:
-            return
-        tensors, notes = found
+    def resume(self, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
         for kind, there in (("parameter", self.network.parameters), ("kept", self.kept)):
             for name, tensor in there.items():
                 tensor.copy_(tensors[f"{kind}.{name}"])
         self.best = {n: tensors[f"best.{n}"].to(self.plan.device) for n in self.network.parameters}
         checkpoint.restore_optimiser(self.plan.optimiser, tensors)
-        self.history, self.first_loss = notes["history"], notes["first_loss"]
+        self.history, self.first_loss, self.micro = notes["history"], notes["first_loss"], notes["micro"]
 
 
-def monitored(n: int) -> Indices:
-    """Return which of n rows are watched: all, or some from everywhere, in runs that are cheap to read."""
+def monitored(n: int) -> Indices | None:
+    """Return which of n rows are watched: None for all, or some from everywhere, in runs that are cheap to read."""
     if n <= MONITOR_ROWS:
-        return np.arange(n)
+        return None
     first = np.linspace(0, n - WINDOW, MONITOR_ROWS // WINDOW).astype(np.intp)
     return np.unique(first[:, None] + np.arange(WINDOW))
 
@@ -325,7 +343,8 @@ def seed_of(seed: int, epoch: int, use: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, use]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def digest(tensors: Sequence[Tensor]) -> str:
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Return a few characters that tell these tensors from others."""
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(tensor.detach().cpu().numpy().data)

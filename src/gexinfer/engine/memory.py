@@ -19,7 +19,9 @@ def amount(size: float) -> str:
 def available(device: torch.device) -> int:
     """Return the bytes that may still be taken: on CUDA the device's, else the machine's within its limits."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch holds in reserve is as good as free.
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserve
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:

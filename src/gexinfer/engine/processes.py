@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -29,14 +30,18 @@ class Processes:
             for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
                 work.wait()
 
-    def agree(self, value: float) -> float:
-        """Return the first process's value, so that all take the same turn."""
+    def same(self, array: np.ndarray) -> np.ndarray:
+        """Return the first process's numbers, so that all take the same turn."""
         if self.size == 1:
-            return value
-        there = torch.tensor([value], dtype=torch.float64)
+            return array
+        there = torch.from_numpy(array.copy())
         # The gloo group of `join` takes tensors of the processor, whatever the devices.
         dist.broadcast(there, 0)
-        return float(there)
+        return there.numpy()
+
+    def agree(self, value: float) -> float:
+        """Return the first process's value."""
+        return float(self.same(np.array([value], np.float64))[0])
 
 
 def join(device: torch.device) -> Processes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,7 @@ from gexinfer._slots import (
     split_rows,
     target_places,
 )
-from gexinfer.engine.blocks import Pairs, Rows, Scale, in_row_order
+from gexinfer.engine.blocks import Float, Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.moments import Moments, moments
 from gexinfer.engine.report import say, warn
 from gexinfer.engine.run import Callback, Run
@@ -130,7 +131,8 @@ def fit(
     FloatingPointError
         A network diverged, or the `penalty` of a `kernel` is too weak.
     KeyboardInterrupt
-        A network's training was interrupted in its first epoch; later, the best epoch so far becomes the model.
+        A network's training was interrupted in its first epoch, or before all of `target_blocks` had one; later, the
+        best epoch so far becomes the model.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
         split, fewer than 10 training rows, duplicate sample names, or an unknown method.
@@ -348,8 +350,14 @@ def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows, *, pr
 
 def validation_error(method: Method, model: Model, config: Any, task: Task) -> float:
     """Return the standardised MAE over all targets of the validation rows."""
-    total = 0.0
-    for x, y in task.validation.blocks():
-        (predicted,) = method.predict(model, config, [x], task.device)
-        total += mean_absolute_error(predicted[:, -y.shape[1] :], y) * len(x)
+    total, measured = 0.0, deque[Float]()
+
+    def landmarks() -> Iterator[Float]:
+        for x, y in task.validation.blocks():
+            measured.append(y)
+            yield x
+
+    for predicted in method.predict(model, config, landmarks(), task.device):
+        y = measured.popleft()
+        total += mean_absolute_error(predicted[:, -y.shape[1] :], y) * len(y)
     return total / len(task.validation)
