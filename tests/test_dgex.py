@@ -292,8 +292,32 @@ def test_new_landmarks_weigh_nothing_and_new_targets_start_at_their_mean(small):
     np.testing.assert_allclose(before[:, both], known[:, small.var_names[both]].layers["dgex"], atol=1e-5)
 
 
+def test_what_the_model_to_start_from_has_seen_is_no_test_row(small):
+    gx.tl.fit(small, "dgex", epochs=1, hidden=8, progress=False)
+    other = small.copy()
+    gx.pp.split(other, rng=1)
+    gx.tl.fit(other, "dgex", init=small, epochs=1, progress=False, key_added="tuned")
+    gx.tl.predict(other, key="tuned", progress=False)
+    with pytest.raises(ValueError, match="tuned"):
+        gx.tl.evaluate(other, key="tuned")
+
+
+def test_a_start_with_few_genes_in_common_is_told(small, caplog):
+    gx.tl.fit(small, "dgex", epochs=1, hidden=8, progress=False)
+    with caplog.at_level("INFO"):
+        gx.tl.fit(small, "dgex", init=small, epochs=1)
+    assert "init: 60 of 60 landmarks and 90 of 90 targets are known to the model" in caplog.text
+    other = small.copy()
+    other.var_names = np.where(small.var["landmark"], small.var_names, [f"gene {i}" for i in range(150)])
+    with pytest.warns(UserWarning, match="60 of 60 landmarks and 0 of 90 targets are known to the model. It has names"):
+        gx.tl.fit(other, "dgex", init=small, epochs=1, progress=False)
+
+
 def test_a_start_that_is_none(small, tmp_path):
     gx.tl.fit(small, "dgex", epochs=1, hidden=16, progress=False)
+    bare = small.copy()
+    del bare.uns["dgex"]
+    ridge_alone = gx.tl.fit(bare, "ridge", progress=False, copy=True)
     gx.tl.fit(small, "ridge", progress=False)
     for options, error, match in (
         ({"hidden": 32, "init": small}, ValueError, "hidden=32, but the model of init= has 16. Leave hidden= out"),
@@ -302,8 +326,14 @@ def test_a_start_that_is_none(small, tmp_path):
         (
             {"init": records(small)["ridge"]},
             ValueError,
-            "init must name one model of method='dgex'; found 'init': ridge",
+            "init is a model of method='ridge'; method='dgex' starts from its own only",
         ),
+        (
+            {"init": ridge_alone},
+            ValueError,
+            "init.uns holds no model of method='dgex'; it holds 'ridge'. Run gexinfer.tl",
+        ),
+        ({"init": bare}, ValueError, "init.uns holds no model of method='dgex'; it holds no model"),
     ):
         with pytest.raises(error, match=match):
             gx.tl.fit(small, **{"method": "dgex", "progress": False, **options})
@@ -312,7 +342,7 @@ def test_a_start_that_is_none(small, tmp_path):
     with pytest.raises(ValueError, match="init shares no landmark with adata: it has .*, adata 'gene "):
         gx.tl.fit(other, "dgex", init=small, progress=False)
     gx.tl.fit(small, "dgex", epochs=1, hidden=8, key_added="second", progress=False)
-    with pytest.raises(ValueError, match="found 'dgex': dgex, 'second': dgex. Pass key_added="):
+    with pytest.raises(ValueError, match="several models of method='dgex': 'dgex', 'second'. Pass the one"):
         gx.tl.fit(other, "dgex", init=small, key_added="third", progress=False)
     gx.io.write_model(small, tmp_path / "second.safetensors", key="second")
     gx.tl.fit(small, "dgex", init=gx.io.read_model(tmp_path / "second.safetensors"), progress=False, epochs=1)

@@ -288,7 +288,7 @@ def test_a_loss_that_explodes_is_told_with_its_step(small):
         FloatingPointError, match=r"epoch 1, step 2 of 4, at a learning rate of 1e\+06.*was \d\S* at first"
     ) as told:
         gx.tl.fit(small, "dgex", recipe="paper", hidden=8, batch_size=50, learning_rate=1e6, progress=False)
-    assert "Fit again with learning_rate=1e+05" in str(told.value)
+    assert str(told.value).endswith("Fit again with learning_rate=0.001.")
     assert "dgex" not in small.uns
 
 
@@ -425,7 +425,7 @@ def test_a_finished_training_is_not_repeated(small, tmp_path):
     ("change", "match"),
     [
         ({"hidden": 17}, "hidden was 16 and is 17"),
-        ({"rng": 1}, "the seed was"),
+        ({"rng": 1}, "the seeds differ"),
         ({"epochs": 5}, "epochs was 4 and is 5"),
     ],
 )
@@ -441,14 +441,14 @@ def test_a_checkpoint_of_other_data_and_a_damaged_one_are_refused(small, tmp_pat
     gx.tl.fit(small, "dgex", checkpoint=tmp_path, progress=False, **TINY)
     before = small.copy()
     small.X[0] += 1
-    with pytest.raises(ValueError, match="the data was"):
+    with pytest.raises(ValueError, match="the data differ"):
         gx.tl.fit(small, "dgex", checkpoint=tmp_path, progress=False, **TINY)
     small = before
     sides = small.obs["split"].to_numpy(dtype=object)
     swapped = [np.flatnonzero(sides == side)[0] for side in ("validation", "test")]
     sides[swapped] = sides[swapped[::-1]]
     small.obs["split"] = sides
-    with pytest.raises(ValueError, match="the rows was"):
+    with pytest.raises(ValueError, match="the rows differ"):
         gx.tl.fit(small, "dgex", checkpoint=tmp_path, progress=False, **TINY)
     file = tmp_path / "dgex.safetensors"
     file.write_bytes(file.read_bytes()[:1000])

@@ -72,8 +72,13 @@ def check_adata(adata: Any) -> None:
 
 
 def check_in_memory(adata: Any) -> None:
-    """Refuse what is no AnnData, and one that was read lazily, whose tables are no DataFrames."""
+    """Refuse what is no AnnData, and one into which nothing could be written: a view of a file, or lazy tables."""
     check_adata(adata)
+    if adata.isbacked and adata.is_view:
+        raise ValueError(
+            "adata is a part of a backed file, into which no model can be written. Load it, adata = adata.to_memory(), "
+            "or take the whole file and leave rows out by a missing value in adata.obs['split']."
+        )
     if not isinstance(adata.obs, pd.DataFrame):
         raise TypeError(
             "adata was read lazily, its tables too. Load those; the values may stay where they are: "

@@ -115,6 +115,9 @@ def fit(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Directory for the state of a network's training, to go on from.")
     ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(help="Epochs, or a time, after which the state is written.")
+    ] = "10min",
 ) -> None:
     """Flag landmarks, split, and fit models on whole transcriptomes.
 
@@ -137,9 +140,9 @@ def fit(
                 raise ValueError(
                     f"--init and --checkpoint are for networks, and --method {name} is none; fit it apart."
                 )
+        start = None if init is None else read_models(init)
         adata = read(path)
         flag_and_split(adata, path, panel, id_column, groupby, layer, seed)
-        start = None if init is None else read_models(init)
         for name in method:
             gx.tl.fit(
                 adata,
@@ -149,6 +152,7 @@ def fit(
                 device=device,
                 init=start,
                 checkpoint=checkpoint,
+                checkpoint_every=int(checkpoint_every) if checkpoint_every.isdecimal() else checkpoint_every,
                 **parse(option or []),
             )
         if is_first():
@@ -246,6 +250,7 @@ def flag_and_split(
 ) -> None:
     """Flag landmarks and split, each where it is not done yet."""
     import gexinfer as gx
+    from gexinfer._slots import split_by
 
     if "landmark" not in adata.var:
         gx.pp.landmarks(adata, panel=panel or "l1000", id_column=id_column)
@@ -253,7 +258,7 @@ def flag_and_split(
         raise ValueError(f"{str(path)!r} has var['landmark'] already; leave out --panel and --id-column, or drop it.")
     if "split" not in adata.obs:
         gx.pp.split(adata, groupby=groupby, layer=layer, rng=seed)
-    elif groupby:
+    elif groupby and split_by(adata) != f"by {groupby}":
         raise ValueError(f"{str(path)!r} has obs['split'] already; leave out --groupby, or drop that column.")
 
 

@@ -39,7 +39,11 @@ def load(path: Path, training: Mapping[str, Any]) -> tuple[dict[str, Tensor], di
     then = notes["training"]
     other = [name for name in training if then.get(name) != training[name]]
     if other:
-        told = ", ".join(f"{name} was {then.get(name)!r} and is {training[name]!r}" for name in other)
+        # What is called "the ..." are numbers that tell a person nothing.
+        told = ", ".join(
+            f"{name} differ" if name.startswith("the ") else f"{name} was {then.get(name)!r} and is {training[name]!r}"
+            for name in other
+        )
         raise ValueError(f"The checkpoint is of another training: {told}. {elsewhere}")
     return tensors, notes
 

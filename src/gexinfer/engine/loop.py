@@ -75,6 +75,8 @@ class Trained:
     best_epoch: int
     history: dict[str, np.ndarray]
     interrupted: bool
+    # After which epoch the last checkpoint was written, 0 for none.
+    saved_epoch: int
 
 
 def train(network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run) -> Trained:
@@ -115,7 +117,7 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.first_loss = 0.0
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_epoch = time.monotonic(), 0
         if plan.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(plan.device)
         if found is not None:
@@ -178,7 +180,7 @@ class Training:
                 interrupted = True
         parameters = {name: p.cpu().numpy() for name, p in self.best.items()}
         history = {name: np.array([entry[name] for entry in self.history]) for name in self.history[0]}
-        return Trained(parameters, self.best_epoch, history, interrupted)
+        return Trained(parameters, self.best_epoch, history, interrupted, self.saved_epoch)
 
     @property
     def best_epoch(self) -> int:
@@ -279,7 +281,7 @@ class Training:
     def diverged(self, epoch: int, step: int, steps: int, rates: Sequence[float], how: str) -> NoReturn:
         raise FloatingPointError(
             f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {steps}, at a learning rate of "
-            f"{rates[step]:.2g}: {how}. Fit again with learning_rate={self.rates[0] / 10:.1g}."
+            f"{rates[step]:.2g}: {how}. Fit again with learning_rate={min(self.rates[0] / 10, 1e-3):.1g}."
         )
 
     @property
@@ -287,7 +289,7 @@ class Training:
         return None if self.run.checkpoint is None else self.run.checkpoint / f"{self.plan.title}.safetensors"
 
     def identity(self) -> dict[str, Any]:
-        return {**self.plan.identity, "the seed": self.plan.seed, "the first weights": self.drawn}
+        return {**self.plan.identity, "the seeds": self.plan.seed, "the first weights": self.drawn}
 
     def save(self, epoch: int) -> None:
         """Write the state where it is due."""
@@ -307,7 +309,7 @@ class Training:
             "micro": self.micro,
         }
         checkpoint.save(self.file, tensors, notes)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_epoch = time.monotonic(), epoch
 
     def named(self, tensors: Mapping[str, Tensor], kind: str) -> Iterator[tuple[str, Tensor]]:
         return ((f"{kind}.{name}", tensor) for name, tensor in tensors.items())
@@ -321,6 +323,9 @@ class Training:
         self.best = {n: tensors[f"best.{n}"].to(self.plan.device) for n in self.network.parameters}
         checkpoint.restore_optimiser(self.plan.optimiser, tensors)
         self.history, self.first_loss, self.micro = notes["history"], notes["first_loss"], notes["micro"]
+        self.saved_epoch = len(self.history)
+        if self.run.progress:
+            say(f"{self.plan.title}: going on after epoch {self.saved_epoch}, from the checkpoint {str(self.file)!r}")
 
 
 def monitored(n: int) -> Indices | None:

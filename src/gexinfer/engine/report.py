@@ -43,6 +43,8 @@ def say(line: str) -> None:
 
 def warn(message: str) -> None:
     """Warn, at the line that called gexinfer; the commands of `cli` count as such lines."""
+    if not is_first():
+        return
     inner, frame, level = Path(__file__).parents[1], sys._getframe(1), 2
     while frame.f_back is not None and inner in (path := Path(frame.f_code.co_filename)).parents and path.stem != "cli":
         frame, level = frame.f_back, level + 1

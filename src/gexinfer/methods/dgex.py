@@ -228,13 +228,14 @@ def fit(task: Task, config: DGEX) -> Model:
     blocks = processes.same(assigned(task, config))
     seeds = processes.same(task.rng.integers(2**63, size=config.target_blocks)).tolist()
 
+    n = config.target_blocks
+    titles = ["dgex" if n == 1 else f"dgex block {b + 1} of {n}" for b in range(n)]
+
     def learned(b: int) -> Trained:
-        title = "dgex" if config.target_blocks == 1 else f"dgex block {b + 1} of {config.target_blocks}"
-        targets = np.flatnonzero(blocks == b)
-        return learn(task, config, targets, b, devices[b % len(devices)], seeds[b], title)
+        return learn(task, config, np.flatnonzero(blocks == b), b, devices[b % len(devices)], seeds[b], titles[b])
 
     with fast_products(devices[0]):
-        trained = run_each(task, learned, config.target_blocks, len(devices))
+        trained = run_each(task, learned, n, len(devices))
     arrays: dict[str, np.ndarray] = {"block": blocks}
     notes: dict[str, int] = {}
     for b, found in enumerate(trained):
@@ -243,10 +244,11 @@ def fit(task: Task, config: DGEX) -> Model:
         notes["best_epoch" if len(trained) == 1 else f"best_epoch_{b + 1}"] = found.best_epoch
         if found.interrupted:
             done = len(found.history["loss"])
+            notes["epochs_done" if len(trained) == 1 else f"epochs_done_{b + 1}"] = done
             warn(
-                f"dgex: interrupted in epoch {done + 1} of {config.epochs}; the model is that of epoch "
+                f"{titles[b]}: interrupted in epoch {done + 1} of {config.epochs}; the model is that of epoch "
                 f"{found.best_epoch}, the best so far (validation MAE {found.history['validation_mae'].min():.4f}). "
-                "With checkpoint= a training can be continued."
+                f"{how_to_go_on(task, found)}"
             )
     return Model(arrays, notes)
 
@@ -258,7 +260,10 @@ def run_each(task: Task, learned: Callable[[int], Trained], n: int, n_devices: i
         for b in range(n):
             trained.append(learned(b))
             if trained[-1].interrupted and b + 1 < n:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(
+                    f"dgex: interrupted in block {b + 1} of {n}, so that targets are left without a network. "
+                    f"{how_to_go_on(task, trained[-1])}"
+                )
         return trained
     with ThreadPoolExecutor(n_devices) as threads:
         coming = [threads.submit(learned, b) for b in range(n)]
@@ -274,6 +279,15 @@ def run_each(task: Task, learned: Callable[[int], Trained], n: int, n_devices: i
             if error is not None and not isinstance(error, KeyboardInterrupt):
                 raise error
         return [network.result() for network in coming]
+
+
+def how_to_go_on(task: Task, found: Trained) -> str:
+    """Say what an interrupted training can do."""
+    if task.run.checkpoint is None:
+        return "With checkpoint= a training can be continued."
+    if found.saved_epoch == 0:
+        return "No checkpoint was due yet: a smaller checkpoint_every= writes them more often."
+    return f"The same call goes on after epoch {found.saved_epoch}."
 
 
 def learn(task: Task, config: DGEX, targets: Indices, b: int, device: torch.device, seed: int, title: str) -> Trained:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, records
@@ -70,6 +71,7 @@ def training(
             ax.plot([], [], color="0.4", linestyle="none", label=f"{label}, above the axis")
         else:
             ax.axhline(error, color="0.4", linestyle=DASHES[1 + i % (len(DASHES) - 1)], linewidth=1, label=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     dress(ax, "epoch", "MAE over genes (sd units)")
     return ax

@@ -151,6 +151,8 @@ def fit(
     """
     chosen = get_method(method)
     key = chosen.name if key_added is None else key_added
+    if not isinstance(device, str):
+        raise TypeError(f"device={device!r} must be text, e.g. 'auto', 'cpu' or 'cuda:1'.")
     run = networks_run(chosen, checkpoint, checkpoint_every, callback, progress)
     source = None if init is None else model_to_start_from(init, chosen, key)
     config = configure(chosen, options if source is None else same_shape(source, chosen, options))
@@ -197,7 +199,7 @@ def learn(
         np.random.default_rng(rng),
         device,
         run,
-        None if source is None else matched(source, adata, train),
+        None if source is None else matched(source, adata, train, progress=run.progress),
     )
     model = method.fit(task, config)
     picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if not isinstance(value, str))
@@ -224,7 +226,11 @@ def learn(
             "n_validation": len(validation),
             "split_by": split_by(adata),
         },
-        training_rows=row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
+        # What a model to start from has seen, this one has.
+        training_rows=np.union1d(
+            row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
+            np.empty(0, np.uint64) if source is None else source.training_rows,
+        ),
         samples=tuple(adata.obs_names[train.rows].astype(str)) if method.similar else (),
     )
 
@@ -244,6 +250,8 @@ def networks_run(
             )
     if callback is not None and not callable(callback):
         raise TypeError(f"callback={callback!r} must be a function of one dict.")
+    if not isinstance(checkpoint, str | Path | None):
+        raise TypeError(f"checkpoint={checkpoint!r} must be the path of a directory.")
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"checkpoint={str(checkpoint)!r} is a file; name a directory.")

@@ -9,8 +9,9 @@ import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel, records
+from gexinfer._record import FittedModel, is_record, records
 from gexinfer.engine.blocks import Rows
+from gexinfer.engine.report import say, warn
 from gexinfer.methods import Method
 from gexinfer.methods._contract import Start
 
@@ -20,19 +21,28 @@ def model_to_start_from(init: AnnData | FittedModel, method: Method, key: str) -
     if not method.by_epochs:
         raise ValueError(f"init= is for networks, which learn by epochs; method={method.name!r} does not.")
     if isinstance(init, FittedModel):
-        found = {"init": init}
-    elif isinstance(init, AnnData):
-        found = {name: model for name, model in records(init).items() if model.method == method.name}
+        if init.method != method.name:
+            raise ValueError(
+                f"init is a model of method={init.method!r}; method={method.name!r} starts from its own only."
+            )
+        return init
+    if isinstance(init, AnnData):
+        every = records(init) if any(is_record(entry) for entry in init.uns.values()) else {}
+        found = {name: model for name, model in every.items() if model.method == method.name}
         found = {key: found[key]} if key in found else found
     else:
         raise TypeError(
             f"init is a {type(init).__name__}; pass an AnnData with a model, or gexinfer.io.read_model(path)."
         )
-    if len(found) != 1 or next(iter(found.values())).method != method.name:
-        there = ", ".join(f"{name!r}: {model.method}" for name, model in found.items()) or "none"
+    if not found:
         raise ValueError(
-            f"init must name one model of method={method.name!r}; found {there}. Pass key_added= the name of the one "
-            "you mean, or the model itself, gexinfer.io.read_model(path)."
+            f"init.uns holds no model of method={method.name!r}; it holds {listed(list(every)) or 'no model'}. Run "
+            f"gexinfer.tl.fit(init, method={method.name!r}) first."
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"init.uns holds several models of method={method.name!r}: {listed(list(found))}. Pass the one you mean "
+            "alone, gexinfer.io.read_model(path), or its name as key_added=."
         )
     return next(iter(found.values()))
 
@@ -46,7 +56,7 @@ def same_shape(source: FittedModel, method: Method, options: Mapping[str, Any]) 
     return {**method.from_start, **options, **decided}
 
 
-def matched(source: FittedModel, adata: AnnData, rows: Rows) -> Start:
+def matched(source: FittedModel, adata: AnnData, rows: Rows, *, progress: bool) -> Start:
     """Return the model to start from, and where in it the task's genes stand."""
     landmarks = locate(adata.var_names[rows.landmarks], pd.Index(source.landmarks))
     targets = locate(adata.var_names[rows.targets], pd.Index(source.targets))
@@ -55,4 +65,12 @@ def matched(source: FittedModel, adata: AnnData, rows: Rows) -> Start:
             f"init shares no landmark with adata: it has {listed(source.landmarks, 3)}, adata "
             f"{listed(list(adata.var_names[rows.landmarks]), 3)}. Genes must go by the same kind of name."
         )
+    counts = [
+        f"{(p >= 0).sum():,} of {len(p):,} {what}" for p, what in ((landmarks, "landmarks"), (targets, "targets"))
+    ]
+    told = f"init: {counts[0]} and {counts[1]} are known to the model"
+    if min((landmarks >= 0).mean(), (targets >= 0).mean()) < 0.5:
+        warn(f"{told}. It has names like {listed(source.targets, 3)}; little of it is left to start from.")
+    elif progress:
+        say(told)
     return Start(source.model, source.config, landmarks, targets)
