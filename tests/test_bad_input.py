@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -198,3 +199,11 @@ def test_standardised_values_are_warned_of(small):
 def test_predict_without_a_model_says_that_concat_drops_it(small):
     with pytest.raises(KeyError, match="no gexinfer model. Run gexinfer.tl.fit.*concat drops uns"):
         gx.tl.predict(small, progress=False)
+
+
+def test_a_part_of_a_backed_file_is_refused_before_anything_is_trained(small, tmp_path):
+    small.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    part = backed[backed.obs["split"] != "test"]
+    with pytest.raises(ValueError, match="part of a backed file, into which no model can be written. Load it"):
+        gx.tl.fit(part, "dgex", progress=False)

@@ -124,13 +124,18 @@ def test_options_reach_the_method(small, tmp_path):
 
 
 def test_fit_without_out_writes_back_and_goes_on_from_a_checkpoint_and_from_a_model(small, tmp_path):
+    del small.obs["split"]
     small.write_h5ad(tmp_path / "a.h5ad")
-    options = ["--method", "dgex", "--option", "epochs=2", "--checkpoint", tmp_path / "state"]
+    options = ["--method", "dgex", "--option", "epochs=2", "--checkpoint", tmp_path / "state", "--groupby", "cohort"]
     done = run("fit", tmp_path / "a.h5ad", "--option", "hidden=8", *options)
     assert done.exit_code == 0, done.stderr
     fitted = ad.read_h5ad(tmp_path / "a.h5ad")
     assert fitted.uns["dgex"]["params"]["hidden"] == 8
     assert (tmp_path / "state" / "dgex.safetensors").exists()
+    # The data are split now, and by what was asked for.
+    again = run("fit", tmp_path / "a.h5ad", "--option", "hidden=8", "--checkpoint-every", "1", *options)
+    assert again.exit_code == 0, again.stderr
+    assert "dgex: going on after epoch 2, from the checkpoint" in again.stderr
     refused = run("fit", tmp_path / "a.h5ad", "--option", "hidden=9", *options)
     assert refused.exit_code == 1
     assert "The checkpoint is of another training: hidden was 8 and is 9" in refused.stderr
