@@ -120,7 +120,8 @@ def overhead(n, batch):
     from gexinfer.engine.loop import Plan, Training
     from gexinfer.engine.processes import Processes
     from gexinfer.engine.run import Run
-    from gexinfer.methods.dgex import DGEX, SCHEDULES, Perceptron, optimiser_of
+    from gexinfer.engine.schedules import SCHEDULES
+    from gexinfer.methods.dgex import DGEX, Perceptron, optimiser_of
 
     cpu, found = torch.device("cpu"), {}
     for name, config, rows, genes in (

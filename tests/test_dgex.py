@@ -12,7 +12,8 @@ from conftest import standardised
 
 import gexinfer as gx
 from gexinfer._record import records
-from gexinfer.methods.dgex import DGEX, SCHEDULES, Perceptron, optimiser_of
+from gexinfer.engine.schedules import SCHEDULES
+from gexinfer.methods.dgex import DGEX, Perceptron, optimiser_of
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from gexinfer.engine.memory import amount, available
 from gexinfer.engine.processes import Processes, join
 from gexinfer.engine.report import is_first, say, steps, warn
 from gexinfer.engine.run import Run
+from gexinfer.engine.schedules import Schedule
 
 # The paper watches the error on this many fixed training samples.
 MONITOR_ROWS = 5000
@@ -31,9 +32,6 @@ MONITOR_ROWS = 5000
 DIVERGED = 1e3
 # Weights, gradients, two moments of the optimiser, the best epoch, their average.
 COPIES = 6
-
-# The learning rate for a base rate, the share of all steps that is done, and the training MAE after each epoch so far.
-Schedule = Callable[[float, float, Sequence[float]], float]
 
 
 class Network(Protocol):

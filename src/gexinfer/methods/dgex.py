@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from math import cos, inf, pi, sqrt
+from math import inf, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from gexinfer.engine.blocks import Float, Indices
 from gexinfer.engine.device import fast_products, pick_device
 from gexinfer.engine.linear import linear
-from gexinfer.engine.loop import Plan, Schedule, Trained, train
+from gexinfer.engine.loop import Plan, Trained, train
 from gexinfer.engine.processes import join
 from gexinfer.engine.report import warn
+from gexinfer.engine.schedules import SCHEDULES
 from gexinfer.methods._contract import Method, Model, Start, Task
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -174,27 +175,6 @@ class Perceptron:
 
     def infer(self, x: Tensor) -> Tensor:
         return self.forward(x, generator=None)
-
-
-def one_cycle(rate: float, done: float, errors: Sequence[float]) -> float:
-    """Up from a 25th for three tenths of the steps, then down to nothing."""
-    if done < 0.3:
-        return rate * (0.04 + 0.96 * (1 - cos(pi * done / 0.3)) / 2)
-    return rate * (1 + cos(pi * (done - 0.3) / 0.7)) / 2
-
-
-def cosine(rate: float, done: float, errors: Sequence[float]) -> float:
-    """Up for a tenth of the steps, down to nothing along a cosine over all."""
-    return rate * min(done / 0.1, 1) * (1 + cos(pi * done)) / 2
-
-
-def decay_on_rise(rate: float, done: float, errors: Sequence[float]) -> float:
-    """Times 0.9 for each epoch after which the training MAE had risen, never under 1e-5: the paper's."""
-    rises = sum(later > earlier for earlier, later in zip(errors[:-1], errors[1:], strict=True))
-    return max(rate * 0.9**rises, 1e-5)
-
-
-SCHEDULES: dict[str, Schedule] = {"one_cycle": one_cycle, "cosine": cosine, "decay_on_rise": decay_on_rise}
 
 
 def optimiser_of(network: Perceptron, device: torch.device) -> torch.optim.Optimizer:
