@@ -121,6 +121,23 @@ def test_the_tables_of_which_method_are_those_that_were_measured():
     assert results["compendium"]["random"]["methods"]["kernel"]["gain_over_ridge"] > 0.08
 
 
+def test_the_speed_on_the_page_is_that_which_was_measured():
+    page = (ROOT / "docs" / "training.md").read_text()
+    _, measured = benchmark("training")
+    found, batches = measured["results"], (64, 200)
+    for kind, name in (("ours", "gexinfer"), ("plain", "PyTorch script"), ("sklearn", "scikit-learn `MLPRegressor`")):
+        cells = [f"{found[f'{kind}, batch {batch}']['samples_per_second']:,.0f}" for batch in batches]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+    ratios = [f"{found[f'ours, batch {batch}']['over plain']:.1f}" for batch in batches]
+    assert f"| gexinfer over the script | {' | '.join(ratios)} |" in page
+    # What the page and the change log claim of it.
+    assert found["ours, batch 64"]["over plain"] > 2.5
+    for batch in batches:
+        assert found[f"ours, batch {batch}"]["over sklearn"] > 1
+        assert abs(found[f"ours, batch {batch}"]["error over plain's"] - 1) < 0.02
+    assert all(ratio < 1.1 for ratio in found["overhead"].values())
+
+
 def test_the_recipes_on_the_page_are_those_of_the_code():
     page = (ROOT / "docs" / "methods.md").read_text()
     page = page[page.index("## dgex") :]
