@@ -74,16 +74,18 @@ def main() -> None:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def markdown(results, variants, tasks):
-    """Return the table of docs/methods.md; a test compares them."""
-    lines = [f"| {' | '.join(['', *tasks])} |", "|---" * (1 + len(tasks)) + "|"]
-    for variant in variants:
-        cells = [
-            f"{found['validation']:.4f} / {found['test']:.4f}" if (found := results.get(task, {}).get(variant)) else "–"
-            for task in tasks
-        ]
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
+def markdown(results, rows, columns):
+    """Return a table of docs/methods.md, validation and test error; a test compares them."""
+    lines = [f"| {' | '.join(['', *columns])} |", "|---" * (1 + len(columns)) + "|"]
+    for row in rows:
+        # Data sets either way round.
+        cells = [results[row][column] if row in results else results[column][row] for column in columns]
+        lines.append(f"| {row} | {' | '.join(shown(cell) for cell in cells)} |")
     return lines
+
+
+def shown(found):
+    return f"{found['validation']:.4f} / {found['test']:.4f}"
 
 
 def measured(adata, method, given):
