@@ -249,8 +249,8 @@ def test_fine_tuned_on_100_samples_it_is_better_than_the_old_and_than_one_from_s
     unit = new.X[train].std(axis=0) + 1e-3
     varies = targets & (unit > 1e-3)
     error = {k: (np.abs(new.layers[k] - new.X)[test] / unit)[:, varies].mean() for k in ("dgex", "scratch", "tuned")}
-    assert error["tuned"] < 0.95 * error["scratch"], error
-    assert error["tuned"] < 0.95 * error["dgex"], error
+    assert error["tuned"] < 0.97 * error["scratch"], error
+    assert error["tuned"] < 0.97 * error["dgex"], error
     assert new.uns["tuned"]["params"]["learning_rate"] == 3e-4
 
 
