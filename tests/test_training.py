@@ -232,14 +232,16 @@ def test_the_best_validation_epoch_is_kept():
 
 
 def test_an_average_of_the_parameters_is_kept_and_judged():
-    average, expected = 0.0, []
+    average, averages = 0.0, []
     for step in range(6):
         past = min(0.5, (1 + step) / (10 + step))
         average = past * average + (1 - past) * (step + 1)
-        expected.append(abs(3 - average))
+        averages.append(average)
     trained = walked(ema=0.5)
+    expected = np.abs(3 - np.array(averages))
     np.testing.assert_allclose(trained.history["validation_mae"], expected, rtol=1e-6)
-    assert trained.parameters["w"] == pytest.approx(3 - min(expected), rel=1e-6) or expected[trained.best_epoch - 1] > 0
+    assert trained.best_epoch == expected.argmin() + 1
+    assert trained.parameters["w"] == pytest.approx(averages[expected.argmin()], rel=1e-6)
 
 
 def test_the_schedule_is_asked_before_each_step():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +60,8 @@ class Plan:
     activations: int
     seed: int
     title: str
-    # What another training differs in: a checkpoint of one is no start for the other.
-    identity: Mapping[str, Any]
+    # The user's, by which a checkpoint is known.
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,12 @@ class Training:
         self, network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run, processes: Processes
     ):
         self.network, self.plan, self.run, self.processes = network, plan, run, processes
-        self.pairs, self.drawn = training, ""
+        self.pairs, found = training, None
         if self.file is not None:
             # Now, because a place that cannot be written to shall not show after hours.
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.drawn = digest(network.parameters.values())
-        found = None if self.file is None else checkpoint.load(self.file, self.identity())
+            self.identity = identity(network, plan, training, validation)
+            found = checkpoint.load(self.file, self.identity)
         free = available(plan.device)
         # It decides on the order of the rows, and what is free is another amount tomorrow and in another process.
         self.buffer = int(found[1]["buffer"] if found else processes.agree(buffer_rows(training, free)))
@@ -286,9 +285,6 @@ class Training:
     def file(self) -> Path | None:
         return None if self.run.checkpoint is None else self.run.checkpoint / f"{self.plan.title}.safetensors"
 
-    def identity(self) -> dict[str, Any]:
-        return {**self.plan.identity, "the seeds": self.plan.seed, "the first weights": self.drawn}
-
     def save(self, epoch: int) -> None:
         """Write the state where it is due."""
         run = self.run
@@ -300,7 +296,7 @@ class Training:
         tensors |= dict(self.named(self.kept, "kept")) | dict(self.named(self.best, "best"))
         tensors |= checkpoint.optimiser_tensors(self.plan.optimiser)
         notes = {
-            "training": self.identity(),
+            "training": self.identity,
             "history": self.history,
             "first_loss": self.first_loss,
             "buffer": self.buffer,
@@ -346,12 +342,19 @@ def seed_of(seed: int, epoch: int, use: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, use]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Return a few characters that tell these tensors from others."""
-    total = hashlib.sha256()
-    for tensor in tensors:
-        total.update(tensor.detach().cpu().numpy().data)
-    return total.hexdigest()[:12]
+def identity(network: Network, plan: Plan, training: Pairs, validation: Pairs) -> dict[str, Any]:
+    """Return what another training differs in: a checkpoint of one is no start for the other."""
+    return {
+        **plan.options,
+        "training rows": len(training),
+        "validation rows": len(validation),
+        "landmarks": training.n_landmarks,
+        "targets": training.n_targets,
+        "the rows": checkpoint.digest([training.rows.rows, validation.rows.rows]),
+        "the data": checkpoint.digest([training.scale.mean, training.scale.sd]),
+        "the seeds": plan.seed,
+        "the first weights": checkpoint.digest(p.detach().cpu().numpy() for p in network.parameters.values()),
+    }
 
 
 def resident_bytes() -> int:
