@@ -126,8 +126,7 @@ def overhead(n, batch):
     from gexinfer.engine.loop import Plan, Training
     from gexinfer.engine.processes import Processes
     from gexinfer.engine.run import Run
-    from gexinfer.engine.schedules import SCHEDULES
-    from gexinfer.methods.dgex import DGEX, Perceptron, optimiser_of
+    from gexinfer.methods.dgex import DGEX, Regression
 
     cpu, found = torch.device("cpu"), {}
     for name, config, rows, genes in (
@@ -140,16 +139,17 @@ def overhead(n, batch):
             Rows(values, np.arange(rows), np.arange(p), np.arange(p, genes)),
             Scale(np.zeros(genes), np.ones(genes) - 1e-3),
         )
-        drawn = Perceptron.initialised(config, p, genes - p, torch.Generator().manual_seed(0))
-        network = drawn.on(cpu)
-        optimiser = optimiser_of(network, cpu)
-        plan = Plan(optimiser, SCHEDULES[config.schedule], 10**6, config.batch_size, config.ema, cpu, 0, 0, name, {})
-        training = Training(network, plan, pairs, pairs.select(np.arange(50)), Run(progress=False), Processes())
+        drawn = Regression.drawn(config, p, genes - p, torch.Generator().manual_seed(0))
+        network = Regression.learning(config, drawn, {}, cpu)
+        plan = Plan(network.players(), 10**6, config.batch_size, config.ema, cpu, 0, 0, name, {})
+        validation = pairs.select(np.arange(50))
+        training = Training(network, plan, pairs, validation, None, Run(progress=False), Processes())
         assert isinstance(training.feed, Resident)
         ratios, steps = [], -(-rows // config.batch_size)
         for epoch in range(1, 8):
             looped = rows / training.epoch(epoch)["samples_per_second"]
-            ratios.append(looped / bare(drawn.on(cpu), training.feed.rows[: config.batch_size], p, steps))
+            again = Regression.learning(config, drawn, {}, cpu)
+            ratios.append(looped / bare(again, training.feed.rows[: config.batch_size], p, steps))
         found[f"step in the loop over a bare one, {name}"] = median(ratios[1:])
     return found
 
@@ -158,16 +158,16 @@ def bare(network, rows, p, steps):
     """Return the seconds of forward, backward and update of one batch, again and again."""
     import torch
 
-    from gexinfer.methods.dgex import optimiser_of
+    from gexinfer.engine.loop import Step
 
-    optimiser, noise = optimiser_of(network, rows.device), torch.Generator().manual_seed(0)
-    x, y = rows[:, :p].contiguous(), rows[:, p:].contiguous()
+    (player,), x = network.players(), rows[:, :p].contiguous()
+    batch = Step(x, rows[:, p:].contiguous(), None, torch.Generator().manual_seed(0), 0.0)
     for step in range(steps + 1):
         if step == 1:  # the first makes the optimiser's state
             started = perf_counter()
-        optimiser.zero_grad()
-        network.loss(x, y, noise).backward()
-        optimiser.step()
+        player.optimiser.zero_grad()
+        network.loss(player.name, batch).total.backward()
+        player.optimiser.step()
     return perf_counter() - started
 
 

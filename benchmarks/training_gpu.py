@@ -25,7 +25,7 @@ import torch
 
 import gexinfer as gx
 from gexinfer.engine.device import fast_products, has_fast_bfloat16, pick_device
-from gexinfer.methods.dgex import DGEX, Perceptron
+from gexinfer.methods.dgex import DGEX, Regression
 
 LANDMARKS, TARGETS, HIDDEN, LAYERS, TRAIN, VALIDATION = 943, 9_520, 9_000, 3, 88_807, 11_101
 RATES = {200: 3e-4, 4096: 1e-3}
@@ -174,11 +174,13 @@ def product_peak(device: torch.device, n: int) -> float:
 
 def same_as_on_the_processor(device: torch.device) -> float:
     """Return the largest difference of an inference on the device from one on the processor."""
-    drawn = Perceptron.initialised(DGEX(layers=2, hidden=500), 200, 300, torch.Generator().manual_seed(0))
+    config = DGEX(layers=2, hidden=500)
+    drawn = Regression.drawn(config, 200, 300, torch.Generator().manual_seed(0))
+    here, there = (Regression.learning(config, drawn, {}, place) for place in (torch.device("cpu"), device))
     x = torch.randn(64, 200, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        there = drawn.on(device).infer(x.to(device)).cpu()
-        return float((there - drawn.infer(x)).abs().max() / drawn.infer(x).abs().max())
+        expected = here.infer(x)
+        return float((there.infer(x.to(device)).cpu() - expected).abs().max() / expected.abs().max())
 
 
 def synchronise(device: torch.device) -> None:

@@ -40,7 +40,11 @@ def small(small_once: AnnData) -> AnnData:
     return small_once.copy()
 
 
-QUICK = {"dgex": {"epochs": 3, "hidden": 32}}
+QUICK = {
+    "dgex": {"epochs": 3, "hidden": 32},
+    "ggan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16},
+    "semigan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16, "generator_hidden": 16},
+}
 
 
 def quick(method: str) -> dict[str, object]:

@@ -12,16 +12,17 @@ from conftest import standardised
 
 import gexinfer as gx
 from gexinfer._record import records
+from gexinfer.engine.loop import Step
 from gexinfer.engine.schedules import SCHEDULES
-from gexinfer.methods.dgex import DGEX, Perceptron, optimiser_of
+from gexinfer.methods.dgex import DGEX, Regression
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def perceptron(config: DGEX, n_in: int = 10, n_out: int = 5) -> Perceptron:
-    return Perceptron.initialised(config, n_in, n_out, generator()).on(torch.device("cpu"))
+def perceptron(config: DGEX, n_in: int = 10, n_out: int = 5) -> Regression:
+    return Regression.learning(config, Regression.drawn(config, n_in, n_out, generator()), {}, torch.device("cpu"))
 
 
 def test_paper_recipe_is_the_paper_s():
@@ -49,7 +50,8 @@ def test_paper_initialisation():
 
 def test_paper_optimiser():
     network = perceptron(DGEX(recipe="paper", layers=3, hidden=20))
-    optimiser = optimiser_of(network, torch.device("cpu"))
+    (player,) = network.players()
+    optimiser = player.optimiser
     assert isinstance(optimiser, torch.optim.SGD)
     rate = {id(p): (g["lr"], g["momentum"]) for g in optimiser.param_groups for p in g["params"]}
     for name, parameter in network.parameters.items():
@@ -82,7 +84,8 @@ def test_paper_loss_is_summed_over_targets_and_averaged_over_samples():
     network = perceptron(DGEX(recipe="paper", hidden=20, dropout=0.0))
     x, y = torch.randn(7, 10, generator=generator(1)), torch.randn(7, 5, generator=generator(2))
     expected = ((network.infer(x) - y) ** 2).sum(1).mean()
-    torch.testing.assert_close(network.loss(x, y, generator()), expected)
+    step = Step(x, y, None, generator(), 0.0)
+    torch.testing.assert_close(network.loss("network", step).total, expected)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

@@ -10,7 +10,7 @@ from sklearn.linear_model import Lasso, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 import gexinfer as gx
-from gexinfer.methods import METHODS
+from gexinfer.methods import METHODS, get_method
 
 pytestmark = pytest.mark.filterwarnings("ignore:(ols|1 genes are constant|The models infer|'.*' has the lowest)")
 
@@ -75,7 +75,7 @@ def test_predictions_are_the_textbook_s(hard, method):
 
 
 def test_every_method_chooses_and_is_finite(hard):
-    quick = {m: {"epochs": 3, "hidden": 16} if m == "dgex" else {} for m in METHODS}
+    quick = {m: {"epochs": 3, "hidden": 16} if get_method(m).by_epochs else {} for m in METHODS}
     table = gx.tl.compare(hard, quick, progress=False)
     assert np.isfinite(table["mae"]).all()
     # With 20 different rows for 60 landmarks whatever shrinks is better than the mean.

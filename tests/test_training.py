@@ -24,7 +24,7 @@ from gexinfer._record import records
 from gexinfer.engine import feed, linear, loop
 from gexinfer.engine.blocks import Pairs, Rows, Scale
 from gexinfer.engine.run import Run
-from gexinfer.methods.dgex import Perceptron
+from gexinfer.methods.dgex import Regression
 
 TINY = {"epochs": 4, "hidden": 16}
 # With neither noise nor dropout a step does not depend on how many rows go through the network at a time, and the
@@ -207,8 +207,11 @@ class Walker:
     def __init__(self):
         self.parameters = {"w": torch.zeros(1, requires_grad=True)}
 
-    def loss(self, x, y, generator):
-        return -self.parameters["w"].sum()
+    def loss(self, player, step):
+        return loop.Loss(-self.parameters["w"].sum())
+
+    def complaints(self, history):
+        return {}
 
     def infer(self, x):
         return self.parameters["w"].expand(len(x), 1)
@@ -219,7 +222,8 @@ def walked(ema=0.0, schedule=lambda rate, done, errors: rate, run=None):
     values = np.tile(np.array([[0, 3]], np.float32), (4, 1))
     rows = Pairs(Rows(values, np.arange(4), np.array([0]), np.array([1])), Scale(np.zeros(2), np.ones(2) - 1e-3))
     optimiser = torch.optim.SGD(network.parameters.values(), lr=1.0)
-    plan = loop.Plan(optimiser, schedule, 6, 4, ema, torch.device("cpu"), 1, 0, "walk", {})
+    players = [loop.Player("network", optimiser, schedule)]
+    plan = loop.Plan(players, 6, 4, ema, torch.device("cpu"), 1, 0, "walk", {})
     return loop.train(network, plan, rows, rows, run or Run(progress=False))
 
 
@@ -268,13 +272,13 @@ def test_out_of_memory_takes_fewer_rows_at_a_time(small, monkeypatch):
     gx.tl.fit(small, "dgex", progress=False, batch_size=50, **PLAIN)
     whole, seen = small.copy(), []
 
-    def loss(self, x, y, generator, true=Perceptron.loss):
-        seen.append(len(x))
-        if len(x) > 15:
+    def loss(self, player, step, true=Regression.loss):
+        seen.append(len(step.x))
+        if len(step.x) > 15:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return true(self, x, y, generator)
+        return true(self, player, step)
 
-    monkeypatch.setattr(Perceptron, "loss", loss)
+    monkeypatch.setattr(Regression, "loss", loss)
     with pytest.warns(
         UserWarning, match=r"dgex: out of memory on cpu with 50 rows; going on with (25|13) at a time"
     ) as told:
@@ -295,7 +299,7 @@ def test_a_loss_that_explodes_is_told_with_its_step(small):
 
 
 def test_a_network_that_infers_no_number_is_no_model(small, monkeypatch):
-    monkeypatch.setattr(Perceptron, "infer", lambda self, x: torch.full((len(x), 90), torch.nan))
+    monkeypatch.setattr(Regression, "infer", lambda self, x: torch.full((len(x), 90), torch.nan))
     with pytest.raises(FloatingPointError, match="epoch 1, step 2 of 2, .* the validation MAE is nan. Fit again"):
         gx.tl.fit(small, "dgex", progress=False, **TINY)
 
@@ -336,11 +340,21 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(small, monkeypatch):
 
 
 @pytest.mark.parametrize("free", [10**9, 0])
-@pytest.mark.parametrize("options", [{"recipe": "paper"}, {"ema": 0.9}, {"target_blocks": 2, "layers": 2}])
-def test_broken_off_and_called_again_it_ends_in_the_same_bits(small, tmp_path, monkeypatch, options, free):
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dgex", {"recipe": "paper"}),
+        ("dgex", {"ema": 0.9, "trunk": "graph"}),
+        ("dgex", {"target_blocks": 2, "layers": 2}),
+        ("ggan", {"keep_discriminator": True, "adversarial": "wasserstein"}),
+        ("semigan", {"keep_discriminator": True, "unlabeled": "other", "ema": 0.9}),
+    ],
+)
+def test_broken_off_and_called_again_it_ends_in_the_same_bits(small, tmp_path, monkeypatch, method, options, free):
+    small.layers["other"] = small.X + 0.1
     monkeypatch.setattr(loop, "available", lambda device: free)
-    options = {"epochs": 6, "hidden": 16, "progress": False, "checkpoint_every": 2, **options}
-    gx.tl.fit(small, "dgex", checkpoint=tmp_path / "whole", **options)
+    options = {"epochs": 6, "hidden": 16, "progress": False, "checkpoint_every": 2, "key_added": "dgex", **options}
+    gx.tl.fit(small, method, checkpoint=tmp_path / "whole", **options)
     whole = small.uns.pop("dgex")["state"]
     seen = []
 
@@ -351,11 +365,11 @@ def test_broken_off_and_called_again_it_ends_in_the_same_bits(small, tmp_path, m
 
     for _ in range(options.get("target_blocks", 1)):
         with pytest.raises(OSError, match="broken off"):
-            gx.tl.fit(small, "dgex", checkpoint=tmp_path / "broken", callback=fail, **options)
+            gx.tl.fit(small, method, checkpoint=tmp_path / "broken", callback=fail, **options)
     assert "dgex" not in small.uns
     # What is free is another amount now, and the order of the rows is that of then.
     monkeypatch.setattr(loop, "buffer_rows", lambda pairs, free: 7)
-    gx.tl.fit(small, "dgex", checkpoint=tmp_path / "broken", callback=fail, **options)
+    gx.tl.fit(small, method, checkpoint=tmp_path / "broken", callback=fail, **options)
     assert seen.count(seen[-1]) == 1
     assert {seen.count(one) for one in seen if one[1] == 5} == {2}  # from the state of epoch 4
     np.testing.assert_array_equal(small.uns["dgex"]["state"], whole)
@@ -508,17 +522,16 @@ def test_two_processes_train_what_one_does(small, tmp_path):
         np.testing.assert_allclose(weights(one)[f"0.history.{slot}"], weights(two)[f"0.history.{slot}"], rtol=1e-4)
 
 
-def test_a_process_without_a_row_does_not_halt_the_others(small):
+def test_a_process_without_a_row_does_not_halt_the_others():
     network = Walker()
+    player = loop.Player("network", torch.optim.SGD(network.parameters.values(), lr=1.0), None)
     training = object.__new__(loop.Training)
-    training.network, training.weights, training.micro, training.half = (
-        network,
-        list(network.parameters.values()),
-        4,
-        False,
-    )
-    loss = training.gradients(torch.zeros(0, 1), torch.zeros(0, 1), 4, torch.Generator())
-    assert (loss, network.parameters["w"].grad) == (0, 0)
+    training.network, training.plan = network, loop.Plan([player], 1, 4, 0.0, torch.device("cpu"), 1, 0, "walk", {})
+    training.micro, training.half = 4, False
+    nothing = loop.Step(torch.zeros(0, 1), torch.zeros(0, 1), None, torch.Generator(), 0.0)
+    # The terms have their names, because all processes add them up.
+    assert training.gradients(player, nothing, 4) == {"loss": 0}
+    assert network.parameters["w"].grad == 0
 
 
 def test_the_gradient_in_kept_memory_is_the_gradient(monkeypatch):

@@ -97,7 +97,8 @@ def fit(
         typer.Option(
             "--method",
             "-m",
-            help="mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex; may be repeated.",
+            help="mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex, ggan, semigan; "
+            "may be repeated.",
         ),
     ],
     option: Annotated[
@@ -109,6 +110,9 @@ def fit(
     layer: Layer = None,
     seed: Seed = 0,
     device: Device = "auto",
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="Samples of landmarks alone that take part in --method semigan, .h5ad or .zarr.")
+    ] = None,
     init: Annotated[
         Path | None, typer.Option(help="A fitted .h5ad, .zarr or .safetensors whose network is the start.")
     ] = None,
@@ -140,7 +144,10 @@ def fit(
                 raise ValueError(
                     f"--init and --checkpoint are for networks, and --method {name} is none; fit it apart."
                 )
+            if unlabeled and not get_method(name).takes_unlabeled:
+                raise ValueError(f"--unlabeled is for --method semigan, not for {name}; fit it apart.")
         start = None if init is None else read_models(init)
+        others = None if unlabeled is None else read(unlabeled)
         adata = read(path)
         flag_and_split(adata, path, panel, id_column, groupby, layer, seed)
         for name in method:
@@ -150,6 +157,7 @@ def fit(
                 layer=layer,
                 rng=seed,
                 device=device,
+                unlabeled=others,
                 init=start,
                 checkpoint=checkpoint,
                 checkpoint_every=int(checkpoint_every) if checkpoint_every.isdecimal() else checkpoint_every,

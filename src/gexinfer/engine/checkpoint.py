@@ -58,22 +58,22 @@ def load(path: Path, training: Mapping[str, Any]) -> tuple[dict[str, Tensor], di
     return tensors, notes
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's state by name."""
+def optimiser_tensors(name: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of an optimiser, which goes by this name, as named tensors."""
     state = optimiser.state_dict()["state"]
     return {
-        f"optimiser.{i}.{name}": value
+        f"optimiser.{name}.{i}.{slot}": value
         for i, of_one in state.items()
-        for name, value in of_one.items()
+        for slot, value in of_one.items()
         if value is not None
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimiser(name: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimiser_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, i, slot = name.split(".")
+    for path, value in tensors.items():
+        if path.startswith(f"optimiser.{name}."):
+            i, slot = path.removeprefix(f"optimiser.{name}.").split(".")
             state.setdefault(int(i), {})[slot] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

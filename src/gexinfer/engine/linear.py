@@ -18,7 +18,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     It goes to `weight.grad`, and nowhere else: `torch.autograd.grad` does not see it.
     """
-    learning = weight.requires_grad and torch.is_grad_enabled()
+    # What was computed from other tensors must hand its gradient on to them.
+    learning = weight.requires_grad and weight.is_leaf and torch.is_grad_enabled()
     if learning and weight.numel() >= LARGE and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         return Kept.apply(x, weight, bias)
     return F.linear(x, weight, bias)

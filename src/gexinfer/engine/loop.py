@@ -1,11 +1,11 @@
-"""The training loop of every network: minibatches, an error after each epoch, the best epoch kept."""
+"""The training loop of every network, alone or against others: minibatches, an error an epoch, the best epoch kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -33,24 +33,65 @@ DIVERGED = 1e3
 COPIES = 6
 
 
+@dataclass(frozen=True)
+class Step:
+    """Some rows to learn from, standardised, and how far the training has come."""
+
+    # (rows, landmarks) and (rows, targets)
+    x: Tensor
+    y: Tensor
+    # Landmarks of samples without targets, as many rows, where there are such.
+    unlabeled: Tensor | None
+    generator: torch.Generator
+    # The share of all steps that is done.
+    done: float
+
+    def part(self, rows: slice) -> Step:
+        others = None if self.unlabeled is None else self.unlabeled[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], unlabeled=others)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a player makes small, and what else is worth knowing of a step: means over rows."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class Network(Protocol):
-    """Parameters by name, and two functions of them."""
+    """Parameters by name, and functions of them.
+
+    The parameters are all that a training goes on from: those that are learned, of every player, and what is kept
+    beside them.
+    """
 
     parameters: Mapping[str, Tensor]
 
-    def loss(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the mean over rows of what is to be made small."""
-        ...
+    def loss(self, player: str, step: Step) -> Loss: ...
 
     def infer(self, x: Tensor) -> Tensor: ...
+
+    def complaints(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
+        """Return what goes wrong by what was measured so far: a word for each thing, and what to change."""
+        ...
+
+
+@dataclass(frozen=True)
+class Player:
+    """A part of the network with a loss of its own; in each step the players move one after another."""
+
+    name: str
+    optimiser: torch.optim.Optimizer
+    schedule: Schedule
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one network is trained."""
+    """How a network is trained."""
 
-    optimiser: torch.optim.Optimizer
-    schedule: Schedule
+    # In the order in which they move; the last is the one that infers.
+    players: Sequence[Player]
     epochs: int
     batch_size: int
     # Weight of the past in the average of the parameters that is kept; 0 keeps the parameters themselves.
@@ -76,34 +117,42 @@ class Trained:
     saved_epoch: int
 
 
-def train(network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run) -> Trained:
+def train(
+    network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run, unlabeled: Pairs | None = None
+) -> Trained:
     """Train `network` in place and return its best epoch by validation MAE (standardised).
 
     A `KeyboardInterrupt` ends the training; where an epoch is complete, the best one is returned.
     """
-    return Training(network, plan, training, validation, run, join(plan.device)).finished()
+    return Training(network, plan, training, validation, unlabeled, run, join(plan.device)).finished()
 
 
 class Training:
     """One training on its way: parameters, optimiser, and what has been measured."""
 
     def __init__(
-        self, network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run, processes: Processes
+        self,
+        network: Network,
+        plan: Plan,
+        training: Pairs,
+        validation: Pairs,
+        unlabeled: Pairs | None,
+        run: Run,
+        processes: Processes,
     ):
         self.network, self.plan, self.run, self.processes = network, plan, run, processes
-        self.pairs, found = training, None
+        self.pairs, self.unlabeled_pairs, found = training, unlabeled, None
         if self.file is not None:
             # Now, because a place that cannot be written to shall not show after hours.
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.identity = identity(network, plan, training, validation)
+            self.identity = identity(network, plan, training, validation, unlabeled)
             found = checkpoint.load(self.file, self.identity)
         free = available(plan.device)
         # It decides on the order of the rows, and what is free is another amount tomorrow and in another process.
         self.buffer = int(found[1]["buffer"] if found else processes.agree(buffer_rows(training, free)))
-        self.feed, self.validation = self.feeds(training, validation, free)
+        self.validation, self.feed, self.unlabeled = self.feeds(free, validation, training, unlabeled)
         self.monitored = monitored(len(training))
-        self.weights = list(network.parameters.values())
-        self.rates = [group["lr"] for group in plan.optimiser.param_groups]
+        self.rates = {player.name: [g["lr"] for g in player.optimiser.param_groups] for player in plan.players}
         # Rows that go through the network at a time; fewer than a batch where the device lacks memory.
         self.micro = plan.batch_size
         self.half = has_fast_bfloat16(plan.device)
@@ -114,6 +163,7 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.first_loss = 0.0
+        self.complained: set[str] = set()
         self.saved_at, self.saved_epoch = time.monotonic(), 0
         if plan.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(plan.device)
@@ -124,7 +174,9 @@ class Training:
                 f"Not all processes find the checkpoint {str(self.file)!r}; name a directory that all share."
             )
 
-    def feeds(self, training: Pairs, validation: Pairs, free: int) -> tuple[Feed, Feed]:
+    def feeds(
+        self, free: int, validation: Pairs, training: Pairs, unlabeled: Pairs | None
+    ) -> tuple[Feed, Feed, Feed | None]:
         """Return where rows come from, as many as fit resident on the device, and say what memory that takes."""
         plan = self.plan
         n_weights = sum(p.numel() for p in self.network.parameters.values())
@@ -132,7 +184,7 @@ class Training:
         # Some is left to others, and to what no estimate foresees.
         room = 0.8 * free - fixed
         feeds: list[Feed] = []
-        for pairs in (validation, training):
+        for pairs in (validation, training, *([] if unlabeled is None else [unlabeled])):
             size = len(pairs) * row_bytes(pairs)
             if size <= room:
                 room -= size
@@ -153,7 +205,7 @@ class Training:
                     f"{plan.title}: {idle} more GPUs are idle. To use all: torchrun --nproc-per-node {idle + 1} -m "
                     f"gexinfer fit reference.h5ad --method {plan.title.split()[0]}"
                 )
-        return feeds[1], feeds[0]
+        return feeds[0], feeds[1], feeds[2] if len(feeds) > 2 else None
 
     def finished(self) -> Trained:
         """Go through the epochs that are left."""
@@ -191,40 +243,50 @@ class Training:
         """Learn from each row once, measure, and return what is known of the epoch."""
         plan, started = self.plan, time.perf_counter()
         order = torch.Generator().manual_seed(seed_of(plan.seed, epoch, 0))
-        noise = torch.Generator(plan.device).manual_seed(seed_of(plan.seed, epoch, 1 + self.processes.rank))
+        # One each, so that what the last draws does not depend on which others there are.
+        noises = [
+            torch.Generator(plan.device).manual_seed(seed_of(plan.seed, epoch, 1 + self.processes.rank, *before))
+            for before in [*((k,) for k in range(1, len(plan.players))), ()]
+        ]
         picks = shuffled(self.pairs, plan.batch_size, self.buffer, order)
         errors = [entry["train_mae"] for entry in self.history]
-        rates = []
+        rates: list[list[float]] = []
         # They stay on the device: to ask for one would halt it.
-        losses = torch.zeros(len(picks), device=plan.device)
-        shares = [self.processes.share(batch) for batch in picks]
-        for i, (x, y) in enumerate(self.feed.batches(shares)):
+        measured: list[Tensor] = []
+        for i, (x, y, unlabeled) in enumerate(self.batches(picks, order)):
             if self.run.stop.is_set():
                 raise KeyboardInterrupt
             done = ((epoch - 1) * len(picks) + i) / (plan.epochs * len(picks))
-            for group, base in zip(plan.optimiser.param_groups, self.rates, strict=True):
-                group["lr"] = plan.schedule(base, done, errors)
-            rates.append(plan.optimiser.param_groups[0]["lr"])
-            losses[i] = self.gradients(x, y, len(picks[i]), noise)
-            self.processes.sum(p.grad for p in self.weights if p.grad is not None)
-            plan.optimiser.step()
+            told: dict[str, Tensor] = {}
+            rates.append([])
+            for player, noise in zip(plan.players, noises, strict=True):
+                groups = player.optimiser.param_groups
+                for group, base in zip(groups, self.rates[player.name], strict=True):
+                    group["lr"] = player.schedule(base, done, errors)
+                rates[-1].append(groups[0]["lr"])
+                told |= self.gradients(player, Step(x, y, unlabeled, noise, done), len(picks[i]))
+                self.processes.sum(weight.grad for weight in weights_of(player) if weight.grad is not None)
+                player.optimiser.step()
+            measured.append(torch.stack(list(told.values())))
             if plan.ema:
                 self.average((epoch - 1) * len(picks) + i)
-        self.processes.sum([losses])
-        self.check(losses.cpu().numpy(), rates, epoch)
+        values = torch.stack(measured)
+        self.processes.sum([values])
+        terms = dict(zip(told, values.cpu().numpy().T, strict=True))
+        self.check(terms, rates, epoch)
         seconds = time.perf_counter() - started
-        entry = {
-            "loss": float(losses.mean()),
+        entry = {name: float(column.mean()) for name, column in terms.items()} | {
             "train_mae": self.processes.agree(error(self.watched, self.feed, self.monitored)),
             "validation_mae": self.processes.agree(error(self.watched, self.validation)),
-            "learning_rate": rates[-1],
+            "learning_rate": rates[-1][-1],
         }
         if not np.isfinite(entry["validation_mae"]):
-            self.diverged(epoch, len(picks) - 1, len(picks), rates, f"the validation MAE is {entry['validation_mae']}")
+            self.diverged(-1, epoch, len(picks) - 1, rates, f"the validation MAE is {entry['validation_mae']}")
         if entry["validation_mae"] < self.best_error:
             self.best = {name: p.detach().clone() for name, p in self.watched.parameters.items()}
         self.history.append(entry)
         self.save(epoch)
+        self.complain(epoch)
         memory = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else resident_bytes()
         return {
             "title": plan.title,
@@ -235,24 +297,50 @@ class Training:
             "memory_bytes": memory,
         }
 
-    def gradients(self, x: Tensor, y: Tensor, of: int, noise: torch.Generator) -> Tensor:
-        """Leave the gradients of a batch of `of` rows, of which these are this process's, and return its loss."""
+    def batches(
+        self, picks: Sequence[Tensor], order: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield this process's rows of each batch, and as many without targets where there are such."""
+        share = self.processes.share
+        pairs = self.feed.batches([share(batch) for batch in picks])
+        if self.unlabeled is None or self.unlabeled_pairs is None:
+            yield from ((x, y, None) for x, y in pairs)
+            return
+        wanted = len(self.pairs)
+        mixed: list[Tensor] = []
+        while sum(map(len, mixed)) < wanted:
+            mixed += shuffled(self.unlabeled_pairs, self.plan.batch_size, self.buffer, order)
+        others = torch.cat(mixed)[:wanted].split([len(batch) for batch in picks])
+        for (x, y), (unlabeled, _) in zip(pairs, self.unlabeled.batches([share(part) for part in others]), strict=True):
+            yield x, y, unlabeled
+
+    def gradients(self, player: Player, step: Step, of: int) -> dict[str, Tensor]:
+        """Leave a player's gradients of a batch of `of` rows, of which these are this process's; return the terms."""
+        x, weights = step.x, weights_of(player)
         while True:
+            loss = terms = None
             try:
-                total = torch.zeros((), device=x.device)
-                for weight in self.weights:
+                told: dict[str, Tensor] = {}
+                for weight in weights:
                     # With no row there is no gradient, but the other processes wait for it.
                     weight.grad = None if len(x) else torch.zeros_like(weight)
-                for part in row_slices(len(x), self.micro):
+                # Without a row, the names of the terms are needed all the same.
+                for part in row_slices(len(x), self.micro) if len(x) else [slice(0, 0)]:
+                    n = part.stop - part.start
                     with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
-                        loss = self.network.loss(x[part], y[part], noise) * (part.stop - part.start) / of
-                    loss.backward()
-                    total += loss.detach()
-                return total
+                        loss = self.network.loss(player.name, step.part(part))
+                    if n:
+                        (loss.total * n / of).backward()
+                    terms = {self.loss_of(player): loss.total, **loss.terms}
+                    for name, term in terms.items():
+                        # A mean over no row is NaN.
+                        value = term.detach().float() * n / of if n else torch.zeros((), device=x.device)
+                        told[name] = told[name] + value if name in told else value
+                return told
             except RuntimeError as failed:
                 if not out_of_memory(failed) or min(self.micro, len(x)) < 2:
                     raise
-                loss = None  # it holds on to all that it was computed from
+                del loss, terms  # they hold on to all that they were computed from
                 self.micro = -(-min(self.micro, len(x)) // 2)
             if x.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -261,25 +349,46 @@ class Training:
                 "a time, which has the same gradient and takes longer. A smaller batch_size= or hidden= avoids it."
             )
 
+    def loss_of(self, player: Player) -> str:
+        """Return what a player's loss is called in the history."""
+        return "loss" if player is self.plan.players[-1] else f"{player.name}_loss"
+
     @torch.no_grad()
     def average(self, step: int) -> None:
         """Move the kept parameters towards the present ones, faster in the beginning, when they move far."""
         weight = 1 - min(self.plan.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.kept.values()), self.weights, weight)
+        torch._foreach_lerp_(list(self.kept.values()), list(self.network.parameters.values()), weight)
 
-    def check(self, losses: Float, rates: Sequence[float], epoch: int) -> None:
+    def check(self, terms: Mapping[str, Float], rates: Sequence[Sequence[float]], epoch: int) -> None:
         """Refuse to go on with what is no number or no learning."""
-        self.first_loss = self.first_loss or float(losses[0])
-        bad = np.flatnonzero(~np.isfinite(losses) | (losses > DIVERGED * abs(self.first_loss)))
-        if len(bad):
-            how = f"the loss was {self.first_loss:.3g} at first and is {losses[bad[0]]:.3g}"
-            self.diverged(epoch, bad[0], len(losses), rates, how)
+        for k, player in enumerate(self.plan.players):
+            losses, at_first = terms[self.loss_of(player)], ""
+            bad = ~np.isfinite(losses)
+            if player is self.plan.players[-1]:
+                self.first_loss = self.first_loss or float(losses[0])
+                bad |= losses > DIVERGED * abs(self.first_loss)
+                at_first = f"was {self.first_loss:.3g} at first and "
+            if bad.any():
+                step = int(bad.argmax())
+                self.diverged(k, epoch, step, rates, f"the loss {at_first}is {losses[step]:.3g}")
 
-    def diverged(self, epoch: int, step: int, steps: int, rates: Sequence[float], how: str) -> NoReturn:
+    def diverged(self, player: int, epoch: int, step: int, rates: Sequence[Sequence[float]], how: str) -> NoReturn:
+        one = self.plan.players[player]
+        option, whose = "learning_rate", ""
+        if one is not self.plan.players[-1]:
+            option, whose = "discriminator_learning_rate", f" of the {one.name}"
         raise FloatingPointError(
-            f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {steps}, at a learning rate of "
-            f"{rates[step]:.2g}: {how}. Fit again with learning_rate={min(self.rates[0] / 10, 1e-3):.1g}."
+            f"{self.plan.title}: training{whose} diverged in epoch {epoch}, step {step + 1} of {len(rates)}, at a "
+            f"learning rate of {rates[step][player]:.2g}: {how}. Fit again with "
+            f"{option}={min(self.rates[one.name][0] / 10, 1e-3):.1g}."
         )
+
+    def complain(self, epoch: int) -> None:
+        """Say what goes wrong, each thing once."""
+        for word, complaint in self.network.complaints(self.history).items():
+            if word not in self.complained:
+                self.complained.add(word)
+                warn(f"{self.plan.title}, epoch {epoch}: {complaint}")
 
     @property
     def file(self) -> Path | None:
@@ -294,7 +403,8 @@ class Training:
             return
         tensors = dict(self.named(self.network.parameters, "parameter"))
         tensors |= dict(self.named(self.kept, "kept")) | dict(self.named(self.best, "best"))
-        tensors |= checkpoint.optimiser_tensors(self.plan.optimiser)
+        for player in self.plan.players:
+            tensors |= checkpoint.optimiser_tensors(player.name, player.optimiser)
         notes = {
             "training": self.identity,
             "history": self.history,
@@ -315,11 +425,16 @@ class Training:
             for name, tensor in there.items():
                 tensor.copy_(tensors[f"{kind}.{name}"])
         self.best = {n: tensors[f"best.{n}"].to(self.plan.device) for n in self.network.parameters}
-        checkpoint.restore_optimiser(self.plan.optimiser, tensors)
+        for player in self.plan.players:
+            checkpoint.restore_optimiser(player.name, player.optimiser, tensors)
         self.history, self.first_loss, self.micro = notes["history"], notes["first_loss"], notes["micro"]
         self.saved_epoch = len(self.history)
         if self.run.progress:
             say(f"{self.plan.title}: going on after epoch {self.saved_epoch}, from the checkpoint {str(self.file)!r}")
+
+
+def weights_of(player: Player) -> list[Tensor]:
+    return [weight for group in player.optimiser.param_groups for weight in group["params"]]
 
 
 def monitored(n: int) -> Indices | None:
@@ -337,17 +452,28 @@ def error(network: Network, feed: Feed, picks: Indices | None = None) -> float:
     return float(torch.stack(sums).sum()) / (len(feed) if picks is None else len(picks))
 
 
-def seed_of(seed: int, epoch: int, use: int) -> int:
+def seed_of(seed: int, epoch: int, *use: int) -> int:
     """Return a seed of its own for each epoch and use, so that an epoch is the same whatever went before it."""
-    return int(np.random.SeedSequence([seed, epoch, use]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, epoch, *use]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def identity(network: Network, plan: Plan, training: Pairs, validation: Pairs) -> dict[str, Any]:
+def identity(
+    network: Network, plan: Plan, training: Pairs, validation: Pairs, unlabeled: Pairs | None
+) -> dict[str, Any]:
     """Return what another training differs in: a checkpoint of one is no start for the other."""
+    others: dict[str, Any] = {}
+    if unlabeled is not None:
+        # They have no moments of their own to be known by.
+        some = np.unique(np.linspace(0, len(unlabeled) - 1, WINDOW).astype(np.intp))
+        others = {
+            "unlabeled rows": len(unlabeled),
+            "the unlabeled rows": checkpoint.digest([unlabeled.rows.rows, unlabeled.select(some).arrays()[0]]),
+        }
     return {
         **plan.options,
         "training rows": len(training),
         "validation rows": len(validation),
+        **others,
         "landmarks": training.n_landmarks,
         "targets": training.n_targets,
         "the rows": checkpoint.digest([training.rows.rows, validation.rows.rows]),

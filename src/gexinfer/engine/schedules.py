@@ -27,4 +27,14 @@ def decay_on_rise(rate: float, done: float, errors: Sequence[float]) -> float:
     return max(rate * 0.9**rises, 1e-5)
 
 
-SCHEDULES: dict[str, Schedule] = {"one_cycle": one_cycle, "cosine": cosine, "decay_on_rise": decay_on_rise}
+def constant(rate: float, done: float, errors: Sequence[float]) -> float:
+    """The same all along."""
+    return rate
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "one_cycle": one_cycle,
+    "cosine": cosine,
+    "decay_on_rise": decay_on_rise,
+    "constant": constant,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -48,6 +48,8 @@ class Task:
     # What is asked of the training of a network.
     run: Run = Run()
     start: Start | None = None
+    # Samples of which only the landmarks are known.
+    unlabeled: Pairs | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,14 @@ class Method:
     by_epochs: bool = False
     shape: tuple[str, ...] = ()
     from_start: Mapping[str, Scalar] = field(default_factory=dict)
+    # Whether samples of which only the landmarks are known take part.
+    takes_unlabeled: bool = False
 
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:
     """Return the method's config for the user's options, or say which options there are."""
-    kinds = get_type_hints(method.config)
+    hints = get_type_hints(method.config)
+    kinds = {option.name: hints[option.name] for option in fields(method.config)}
     plain = {}
     for name, value in options.items():
         if name not in kinds:

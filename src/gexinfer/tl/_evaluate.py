@@ -144,7 +144,7 @@ def warn_of_orders(table: pd.DataFrame) -> None:
         warn(
             f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and "
             f"{follows!r} has {r2[follows]:.3f}. If many values are zero, answers near the median lower the MAE "
-            "without following the samples. Judge by both, and fit networks with loss='mse'.",
+            "without following the samples. Judge by both, and fit dgex with loss='mse'.",
         )
 
 

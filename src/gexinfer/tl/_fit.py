@@ -35,6 +35,7 @@ from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, Model, Task, configure, get_method
 from gexinfer.methods._contract import mean_absolute_error
 from gexinfer.tl._init import matched, model_to_start_from, same_shape
+from gexinfer.tl._unlabeled import unlabeled_pairs
 from gexinfer.tl._values import profile, refuse_not_finite, where_from
 
 FEWEST_ROWS = 10
@@ -51,6 +52,7 @@ def fit(
     key_added: str | None = None,
     rng: int | np.random.Generator = 0,
     device: str = "auto",
+    unlabeled: AnnData | str | None = None,
     init: AnnData | FittedModel | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int | str = "10min",
@@ -71,8 +73,8 @@ def fit(
     adata
         Whole transcriptomes, samples x genes, dense or sparse, on a log scale.
     method
-        `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"` or
-        `"dgex"`.
+        `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"`,
+        `"dgex"`, `"ggan"` or `"semigan"`.
     layer
         Layer to learn from; `X` where it is not given.
     targets
@@ -86,6 +88,10 @@ def fit(
     device
         Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device; for
         the networks of `target_blocks` several, `"cuda:0,cuda:1"`.
+    unlabeled
+        For `semigan`, samples of which only the landmarks are known, in the units of `adata`: another AnnData, of which
+        `layer` is read where it has one of that name, else `X`; the name of a bool column of `obs` that marks such rows
+        of `adata`; or the name of a layer of `adata`, of which all rows but those of validation and test are read.
     init
         For networks, another model to start from: one read by `gexinfer.io.read_model`, or an AnnData with one model of
         this method, or with one named `key_added`. Genes are matched by name; the weights of new ones are initialised.
@@ -95,10 +101,10 @@ def fit(
     checkpoint_every
         Number of epochs, or a time such as `"10min"`, after which the state is written, at the end of an epoch.
     callback
-        For networks, a function that is called after each epoch with a dict: `title`, `epoch`, `epochs`, `loss`
-        (summed over targets, averaged over the epoch's samples), `train_mae` and `validation_mae` (standard
-        deviations), `learning_rate`, `samples_per_second`, `memory_bytes` (the device's peak; on the CPU, the
-        process's now).
+        For networks, a function that is called after each epoch with a dict: `title`, `epoch`, `epochs`, `loss` (the
+        mean over the epoch's samples; of `dgex` summed over targets), each term of the loss, `train_mae` and
+        `validation_mae` (standard deviations), `learning_rate`, `samples_per_second`, `memory_bytes` (the device's
+        peak; on the CPU, the process's now).
     progress
         Show a bar, or a line where there is no screen.
     copy
@@ -107,9 +113,13 @@ def fit(
         The method's own. `ridge`: `penalty`, `per_gene`. `lasso`, `sample_lasso`: `penalty`. `rrr`: `rank`, `penalty`.
         `knn`: `k`, `metric` ("euclidean" or "correlation"), `weights` ("uniform" or "distance"). `knn_genes`: `k`.
         `kernel`: `kernel` ("arccos", "rbf" or "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `n_inducing`.
-        `dgex`: `recipe` ("modern" or "paper"), `layers`, `hidden`, `dropout`, `activation`, `loss`, `layer_norm`,
+        All networks: `recipe` ("modern" or "paper"), `trunk` ("mlp", "dense", "residual", "conv1d" or "graph"),
+        `structure` ("data" or "random"), `layers`, `hidden`, `dropout`, `activation`, `layer_norm`, `weight_norm`,
         `skip`, `input_noise`, `optimiser`, `schedule`, `weight_decay`, `ema`, `epochs`, `batch_size`, `learning_rate`,
-        `target_blocks`, `block_by` ("random" or "clusters").
+        `target_blocks`, `block_by` ("random" or "clusters"). And `dgex`: `loss`. `ggan` and `semigan`: `lambda_cons`,
+        `discriminator_hidden`, `discriminator_learning_rate`, `discriminator_momentum`, `discriminator_norm`,
+        `lambda_adv`, `warm_up`, `keep_discriminator`. `ggan`: `adversarial` ("least_squares", "hinge" or
+        "wasserstein"). `semigan`: `lambda_made`, `generator_hidden`.
 
     Returns
     -------
@@ -135,19 +145,22 @@ def fit(
         best epoch so far becomes the model.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
-        split, fewer than 10 training rows, duplicate sample names, or an unknown method.
+        split, fewer than 10 training rows, duplicate sample names, an unknown method, or `unlabeled` samples that lack
+        landmarks.
 
     Warns
     -----
     UserWarning
         The values look like raw counts or like standardised ones, a gene is constant, `ols` has too few rows or
-        collinear landmarks, or the training of a network was interrupted or ran out of memory on the device.
+        collinear landmarks, the training of a network was interrupted or ran out of memory on the device, a GAN's
+        discriminator is at chance or certain for long, its generator collapses, or `unlabeled` is on another scale.
 
     References
     ----------
     Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with: `ols`, `ridge`, `lasso`,
     `knn_genes`). Mancuso et al., Nucleic Acids Research 2020, 48:e125 (`sample_lasso`). Mukherjee and Zhu, Statistical
-    Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`).
+    Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`). Wang et al., Bioinformatics 2018,
+    34:i603 (`ggan`). Ghasedi Dizaji et al., KDD 2018 (`semigan`).
     """
     chosen = get_method(method)
     key = chosen.name if key_added is None else key_added
@@ -161,7 +174,10 @@ def fit(
     rows = resolve_rows(adata, layer, targets, allow_overlap)
     check_validation(chosen, config, rows)
     reference = look(adata, layer, *rows, products=chosen.products)
-    fitted = learn(adata, reference, chosen, config, key, rng=rng, device=device, run=run, source=source)
+    others = None if unlabeled is None else unlabeled_pairs(unlabeled, adata, reference, chosen)
+    fitted = learn(
+        adata, reference, chosen, config, key, rng=rng, device=device, run=run, source=source, unlabeled=others
+    )
     adata = adata.copy() if copy else adata
     write_model(adata, key, fitted)
     return adata if copy else None
@@ -189,6 +205,7 @@ def learn(
     device: str,
     run: Run,
     source: FittedModel | None = None,
+    unlabeled: Pairs | None = None,
 ) -> FittedModel:
     """Fit one method and tell how far off it is on the validation rows."""
     train, validation, scale = reference.train, reference.validation, reference.moments.scale
@@ -200,6 +217,7 @@ def learn(
         device,
         run,
         None if source is None else matched(source, adata, train, progress=run.progress),
+        unlabeled,
     )
     model = method.fit(task, config)
     picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if not isinstance(value, str))

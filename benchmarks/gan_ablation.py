@@ -1,0 +1,226 @@
+"""What each term of the GAN, and what each trunk, is worth: the tables and figures of docs/gan.md.
+
+Usage: GEXINFER_DATA=<folder of data sets> python benchmarks/gan_ablation.py [--only "bulk random,tcga by cohort"]
+       python benchmarks/gan_ablation.py --stability    ten seeds of both GANs on the bundled data
+       python benchmarks/gan_ablation.py --figures      draws docs/figures/gan_*.png from the results
+
+Five seeds, each with a split, initial weights and noise of its own; within a seed all variants have the same. Data sets
+and splits are those of which_method.py with 500 targets, networks have 500 units a layer and 30 epochs. Results are
+added to those that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import energy_distance, false_discovery_control, ttest_rel
+from which_method import SETS
+
+import gexinfer as gx
+
+RESULTS = Path(__file__).parent / "results" / "gan_ablation.json"
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+TASKS = "bulk random,bulk by cohort,compendium random,compendium by cohort,tcga random,tcga by cohort,"
+TASKS += "affymetrix random,affymetrix by study"
+TARGETS = 500
+SMALL = {"hidden": 500, "epochs": 30}
+L1 = {"lambda_adv": 0.0, "lambda_cons": 0.0}
+# Against the first: its generator alone, dense, learning absolute error.
+TERMS = {
+    "L1 alone": L1,
+    "+ adversarial": L1 | {"lambda_adv": 0.3},
+    "+ consistency": L1 | {"lambda_cons": 0.1},
+    "+ both": {},
+    "adversarial x 10": L1 | {"lambda_adv": 3.0},
+    "consistency x 10": L1 | {"lambda_cons": 1.0},
+    "plain trunk, L1 alone": L1 | {"trunk": "mlp", "layers": 2},
+    "plain trunk, + both": {"trunk": "mlp", "layers": 2},
+}
+TRUNKS = {
+    "mlp": {},
+    "mlp, 2 layers": {"layers": 2},
+    "dense": {"trunk": "dense"},
+    "residual": {"trunk": "residual"},
+    "conv1d": {"trunk": "conv1d"},
+    "conv1d, random order": {"trunk": "conv1d", "structure": "random"},
+    "graph": {"trunk": "graph"},
+    "graph, random neighbours": {"trunk": "graph", "structure": "random"},
+}
+VARIANTS = {name: ("ggan", SMALL | options) for name, options in TERMS.items()}
+VARIANTS |= {name: ("dgex", SMALL | options) for name, options in TRUNKS.items()}
+VARIANTS["ridge"] = ("ridge", {})
+COLUMNS = {
+    "mae": "MAE", "pearson": "Pearson", "ccc": "CCC", "variance": "variance ratio", "energy": "energy distance",
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=TASKS)
+    parser.add_argument("--variants", default="|".join(VARIANTS), help="separated by |")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--stability", action="store_true")
+    parser.add_argument("--figures", action="store_true")
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    if options.figures:
+        figures(json.loads(RESULTS.read_text()))
+    elif options.stability:
+        stability(list(range(10)) if options.seeds == parser.get_default("seeds") else seeds)
+    else:
+        for task in options.only.split(","):
+            ablate(task, options.variants.split("|"), seeds)
+
+
+def ablate(task: str, variants: list[str], seeds: list[int]) -> None:
+    name, _, groupby = task.replace(" by ", " ").partition(" ")
+    try:
+        adata, _ = SETS[name]()
+    except FileNotFoundError:
+        print(f"{task}: skipped, its file is not there")
+        return
+    landmark = adata.var["landmark"].to_numpy(bool)
+    targets = np.random.default_rng(1).choice(np.flatnonzero(~landmark), TARGETS, replace=False)
+    adata = adata[:, np.sort(np.concatenate([np.flatnonzero(landmark), targets]))].copy()
+    for seed in seeds:
+        gx.pp.split(adata, groupby=None if groupby == "random" else groupby, rng=seed)
+        for variant in variants:
+            method, given = VARIANTS[variant]
+            found = measured(adata, method, given, seed)
+            print(f"{task}, seed {seed}: {variant} {found}", flush=True)
+            record(["ablation", task, variant, str(seed)], found)
+    show(task, json.loads(RESULTS.read_text())["ablation"][task])
+
+
+def stability(seeds: list[int]) -> None:
+    """Fit both GANs as they come, and ridge, with ten seeds."""
+    adata, _ = SETS["bulk"]()
+    for seed in seeds:
+        gx.pp.split(adata, rng=seed)
+        for method in ("ridge", "ggan", "semigan"):
+            found = measured(adata, method, {}, seed)
+            print(f"stability, seed {seed}: {method} {found}", flush=True)
+            record(["stability", method, str(seed)], found)
+
+
+def record(path: list[str], found: dict[str, float]) -> None:
+    # Read again each time: several of these may run at once, with a thread each.
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    place = results
+    for step in path[:-1]:
+        place = place.setdefault(step, {})
+    place[path[-1]] = found
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def measured(adata: ad.AnnData, method: str, given: dict[str, object], seed: int) -> dict[str, float]:
+    """Return the scores on test rows, in standard deviations of the training rows: means over genes, but medians of the
+    variance ratio."""
+    told: list[dict[str, float]] = []
+    watch = {} if method == "ridge" else {"callback": told.append}
+    gx.tl.fit(adata, method, key_added="tried", rng=seed, progress=False, **watch, **given)
+    gx.tl.predict(adata, key="tried", progress=False)
+    target, side = ~adata.var["landmark"].to_numpy(bool), adata.obs["split"]
+    train, test = (np.asarray(adata.X[(side == s).to_numpy()][:, target], np.float64) for s in ("train", "test"))
+    sd = train.std(axis=0) + 1e-3
+    y = (test - train.mean(axis=0)) / sd
+    z = (adata.layers["tried"][(side == "test").to_numpy()][:, target] - train.mean(axis=0)) / sd
+    del adata.uns["tried"], adata.layers["tried"]
+    varies = (y.var(axis=0) > 1e-6) & (z.var(axis=0) > 0)
+    covariance = ((y - y.mean(axis=0)) * (z - z.mean(axis=0))).mean(axis=0)[varies]
+    vy, vz, shift = y.var(axis=0)[varies], z.var(axis=0)[varies], (y.mean(axis=0) - z.mean(axis=0))[varies]
+    found = {
+        "mae": np.abs(y - z).mean(),
+        "pearson": (covariance / np.sqrt(vy * vz)).mean(),
+        "ccc": (2 * covariance / (vy + vz + shift**2)).mean(),
+        "variance": np.median(vz / vy),
+        "energy": np.mean([energy_distance(y[:, g], z[:, g]) for g in range(y.shape[1])]),
+    }
+    if told and "told_apart" in told[-1]:
+        found["told_apart"] = np.mean([entry["told_apart"] for entry in told[len(told) // 2 :]])
+    return {name: round(float(value), 5) for name, value in found.items()}
+
+
+def differences(results: dict[str, dict[str, dict[str, float]]], variants: dict[str, object], score: str):
+    """Return, for each variant but the first, its score less the first's by seed, and p of a paired t test."""
+    (first, *others), found = variants, {}
+    for variant in others:
+        seeds = sorted(set(results[first]) & set(results[variant]), key=int)
+        a, b = (np.array([results[name][seed][score] for seed in seeds]) for name in (first, variant))
+        found[variant] = (b - a, float(ttest_rel(b, a).pvalue))
+    return found
+
+
+def discoveries(results, variants, score: str) -> dict[tuple[str, str], bool]:
+    """Return which differences remain at a false discovery rate of 5 % over all tasks and variants."""
+    every = {
+        (task, variant): p
+        for task, found in results["ablation"].items()
+        for variant, (_, p) in differences(found, variants, score).items()
+    }
+    adjusted = false_discovery_control([1.0 if np.isnan(p) else p for p in every.values()])
+    return {where: bool(p < 0.05) for where, p in zip(every, adjusted, strict=True)}
+
+
+def markdown(results, variants, task: str) -> list[str]:
+    """Return a table of docs/gan.md; a test compares them. A * stands for a difference from the first row."""
+    real = {score: discoveries(results, variants, score) for score in COLUMNS}
+    lines = [f"| {' | '.join(['', *COLUMNS.values()])} |", "|---" * (1 + len(COLUMNS)) + "|"]
+    for variant in variants:
+        found = list(results["ablation"][task][variant].values())
+        cells = [
+            f"{np.mean([seed[score] for seed in found]):.4f}" + ("*" if real[score].get((task, variant)) else "")
+            for score in COLUMNS
+        ]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return lines
+
+
+def show(task: str, found: dict[str, dict[str, dict[str, float]]]) -> None:
+    grid = Table("", *COLUMNS.values(), title=task)
+    for variant, seeds in found.items():
+        grid.add_row(variant, *(f"{np.mean([s[score] for s in seeds.values()]):.4f}" for score in COLUMNS))
+    Console(width=110).print(grid)
+
+
+def figures(results) -> None:
+    """Draw each variant's change of two scores, a dot a seed."""
+    import matplotlib.pyplot as plt
+
+    from gexinfer.pl._style import colours
+
+    for name, variants in (("terms", TERMS), ("trunks", TRUNKS)):
+        others = list(variants)[1:]
+        scores = {"mae": "MAE", "energy": "energy distance"}
+        figure, axes = plt.subplots(1, 2, figsize=(7.2, 0.45 * len(others) + 1.4), sharey=True, layout="constrained")
+        for ax, (score, label) in zip(axes, scores.items(), strict=True):
+            tasks = list(results["ablation"])
+            for k, (task, colour) in enumerate(zip(tasks, colours(len(tasks)), strict=True)):
+                found = results["ablation"][task]
+                base = np.mean([seed[score] for seed in found[next(iter(variants))].values()])
+                for i, (delta, _) in enumerate(differences(found, variants, score).values()):
+                    place = i + (k - (len(tasks) - 1) / 2) * 0.09
+                    ax.plot(100 * delta / base, [place] * len(delta), ".", color=colour, markersize=3)
+                    ax.plot(100 * delta.mean() / base, place, "|", color=colour, markersize=7)
+                ax.plot([], [], ".", color=colour, label=task)
+            ax.axvline(0, color="0.4", linewidth=0.8)
+            ax.set_xlabel(f"change of {label} over {next(iter(variants))}, %", fontsize=8)
+            ax.tick_params(labelsize=8)
+            ax.spines[["top", "right"]].set_visible(False)
+        axes[0].set_yticks(range(len(others)), others, fontsize=8)
+        axes[0].invert_yaxis()
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False
+        )
+        figure.savefig(FIGURES / f"gan_{name}.png", dpi=200)
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

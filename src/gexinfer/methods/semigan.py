@@ -1,0 +1,183 @@
+"""The semi-supervised GAN of Ghasedi Dizaji et al., KDD 2018."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gexinfer.engine.loop import Loss, Player, Step
+from gexinfer.methods._adversarial import Adversarial, AdversarialOptions, Discriminator, Prefix, spread
+from gexinfer.methods._contract import Method
+from gexinfer.methods._networks import ACTIVATIONS, SHAPE, by_recipe, fit, infer
+from gexinfer.methods._trunks import glorot
+
+# Random numbers that the generator makes a pair of.
+LATENT = 100
+Made = "generator."
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "modern": {
+        "trunk": "mlp",
+        "layers": 1,
+        "hidden": 1000,
+        "dropout": 0.2,
+        "activation": "gelu",
+        "layer_norm": True,
+        "weight_norm": False,
+        "skip": True,
+        "input_noise": 0.3,
+        "optimiser": "adamw",
+        "schedule": "one_cycle",
+        "weight_decay": 3.0,
+        "ema": 0.0,
+        "epochs": 60,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "lambda_adv": 0.3,
+        "lambda_made": 0.1,
+        "lambda_cons": 0.1,
+        "generator_hidden": 500,
+        "discriminator_hidden": 500,
+        "discriminator_learning_rate": 2e-3,
+        "discriminator_momentum": 0.5,
+        "discriminator_norm": "spectral",
+        "warm_up": 0.2,
+    }
+}
+
+
+@dataclass(frozen=True)
+class SemiGAN(AdversarialOptions):
+    """Options of the semi-supervised GAN."""
+
+    recipes = RECIPES
+
+    recipe: Literal["modern"] = "modern"
+    # Weight of the pairs that the generator makes.
+    lambda_made: float = by_recipe()
+    generator_hidden: int = by_recipe()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.not_negative("lambda_made")
+        self.at_least_one("generator_hidden")
+
+
+class Cooperating(Adversarial):
+    """Three networks: one infers targets from landmarks, one makes pairs of both from random numbers, one judges.
+
+    The paper's summary: a GAN learns the joint distribution of landmarks and targets, its reliable pairs train the
+    inference network, and that one's trustworthy inferences serve the GAN. Where it says no more, chosen here: a pair
+    is trusted as far as the discriminator takes it for measured, its score cut to between 0 and 1, whoever made it. The
+    discriminator learns measured pairs as real and made pairs as not; inferred pairs of samples without targets as real
+    as far as they are trusted, else as not; the landmarks of such samples, shown without targets, as real. What is
+    inferred from such samples is to look measured, and, as what is inferred from all, to be the same under two
+    perturbations. Losses are least squares.
+    """
+
+    others = (Prefix, Made)
+
+    @classmethod
+    def drawn(cls, config: Any, n_in: int, n_out: int, generator: torch.Generator) -> dict[str, Tensor]:
+        parameters = super().drawn(config, n_in, n_out, generator)
+        judge = Discriminator.drawn(config, n_in, n_out, generator)
+        parameters |= {Prefix + name: p for name, p in judge.items()}
+        widths = [LATENT, config.generator_hidden, config.generator_hidden, n_in + n_out]
+        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            parameters[f"{Made}{i}.weight"] = glorot(b, a, generator=generator)
+            parameters[f"{Made}{i}.bias"] = torch.zeros(b)
+        return parameters
+
+    def players(self) -> list[Player]:
+        return [self.player(Prefix), self.player(Made), *super().players()]
+
+    def loss(self, player: str, step: Step) -> Loss:
+        losses = {"discriminator": self.discriminator_loss, "generator": self.generator_loss}
+        return losses.get(player, self.inference_loss)(step)
+
+    def made(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Make as many pairs of landmarks and targets as there are in the batch."""
+        p: Mapping[str, Tensor] = self.of(Made)
+        h = torch.empty(len(step.x), LATENT, device=step.x.device).normal_(generator=step.generator)
+        for i in range(2):
+            h = ACTIVATIONS["leaky_relu"](F.linear(h, p[f"{i}.weight"], p[f"{i}.bias"]))
+        pairs = F.linear(h, p["2.weight"], p["2.bias"]).float()
+        return pairs[:, : step.x.shape[1]], pairs[:, step.x.shape[1] :]
+
+    def inference_loss(self, step: Step) -> Loss:
+        """Every term is a mean over samples and genes."""
+        config, n = self.config, len(step.x)
+        x = step.x if step.unlabeled is None else torch.cat([step.x, step.unlabeled])
+        inferred = self.forward(x, step.generator).float()
+        total = F.l1_loss(inferred[:n], step.y)
+        terms = {"l1": total}
+        if config.lambda_cons:
+            terms["consistency"] = F.mse_loss(self.forward(x, step.generator).float(), inferred)
+            total = total + config.lambda_cons * terms["consistency"]
+        if config.lambda_adv and step.unlabeled is not None:
+            alone = inferred[n:]
+            scores = self.judge().frozen().score(step.unlabeled, alone, self.visible(step, alone))
+            terms["adversarial"] = (scores - 1).square().mean() / 2 / sqrt(alone.shape[1])
+            total = total + config.lambda_adv * self.ramp(step) * terms["adversarial"]
+        if config.lambda_made:
+            with torch.no_grad():
+                made_x, made_y = self.made(step)
+                trust = self.judge().score(made_x, made_y, self.visible(step, made_y)).clamp(0, 1)
+            errors = (self.forward(made_x, step.generator).float() - made_y).abs().mean(1)
+            terms["made"] = (trust * errors).mean()
+            total = total + config.lambda_made * self.ramp(step) * terms["made"]
+        return Loss(total, terms)
+
+    def discriminator_loss(self, step: Step) -> Loss:
+        judge = self.judge()
+        judge.turn()
+        visible = self.visible(step, step.y)
+        with torch.no_grad():
+            made_x, made_y = self.made(step)
+        real, made = judge.score(step.x, step.y, visible), judge.score(made_x, made_y, visible)
+        for_real, for_made = (real - 1).square().mean(), made.square().mean()
+        terms = {"told_apart": (real > made).float().mean(), "trust_in_made": made.detach().clamp(0, 1).mean()}
+        if step.unlabeled is not None:
+            with torch.no_grad():
+                inferred = self.forward(step.unlabeled, step.generator).float()
+            scores = judge.score(step.unlabeled, inferred, visible)
+            trust = scores.detach().clamp(0, 1) * self.ramp(step)
+            terms["trust_in_inferred"] = trust.mean()
+            # Their landmarks are real whatever is inferred from them.
+            hidden = torch.zeros_like(visible)
+            alone, made_alone = (judge.score(x, inferred, hidden) for x in (step.unlabeled, made_x))
+            for_real = (for_real + (trust * (scores - 1).square()).mean() + (alone - 1).square().mean()) / 3
+            for_made = (for_made + ((1 - trust) * scores.square()).mean() + made_alone.square().mean()) / 3
+        return Loss((for_real + for_made) / 2, terms)
+
+    def generator_loss(self, step: Step) -> Loss:
+        made_x, made_y = self.made(step)
+        judge, visible = self.judge().frozen(), self.visible(step, made_y)
+        total = (judge.score(made_x, made_y, visible) - 1).square().mean() / 2
+        if step.unlabeled is not None:
+            alone = judge.score(made_x, made_y, torch.zeros_like(visible))
+            total = (total + (alone - 1).square().mean() / 2) / 2
+        return Loss(total, {"spread": spread(made_y.detach(), step.y)})
+
+    def activations(self, n_in: int, n_out: int) -> int:
+        # Twice the rows go through it, and as many that were made.
+        return 3 * super().activations(n_in, n_out) + 2 * self.config.generator_hidden
+
+
+METHOD = Method(
+    "semigan",
+    SemiGAN,
+    partial(fit, Cooperating, "semigan"),
+    infer,
+    by_epochs=True,
+    shape=SHAPE,
+    from_start={"learning_rate": 3e-4},
+    takes_unlabeled=True,
+)

@@ -1,0 +1,90 @@
+"""Samples of which only the landmarks are known, that take part in a fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._names import lacking, listed, locate
+from gexinfer._slots import SPLIT, check_unique, layer_names, matrix, split_rows
+from gexinfer.engine.blocks import Indices, Pairs, Rows, Scale, in_row_order
+from gexinfer.engine.moments import moments
+from gexinfer.engine.report import warn
+from gexinfer.methods import METHODS, Method, get_method
+from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
+
+if TYPE_CHECKING:
+    from gexinfer.tl._fit import Reference
+
+
+def unlabeled_pairs(unlabeled: AnnData | str, adata: AnnData, reference: Reference, method: Method) -> Pairs:
+    """Return the landmarks of samples without targets, standardised as the training rows are."""
+    if not method.takes_unlabeled:
+        having = [name for name in METHODS if get_method(name).takes_unlabeled]
+        raise ValueError(
+            f"unlabeled= is for method={listed(having)}, which learns from landmarks alone, too; "
+            f"method={method.name!r} does not."
+        )
+    train = reference.train
+    names = adata.var_names[train.landmarks]
+    if isinstance(unlabeled, AnnData):
+        layer = reference.layer if reference.layer in layer_names(unlabeled) else None
+        check_unique(unlabeled)
+        absent = lacking(list(names), unlabeled.var_names)
+        if absent:
+            raise ValueError(
+                f"unlabeled.var_names lacks {len(absent):,} of the {len(names):,} landmarks: {listed(absent, 20)}. "
+                f"var_names starts with {listed(unlabeled.var_names, 3)}. Flag as landmarks in adata what both "
+                "measure, or set var_names to the same kind of id."
+            )
+        source, rows = matrix(unlabeled, layer), np.arange(unlabeled.n_obs)
+        columns, where = locate(list(names), unlabeled.var_names), where_from(layer).replace("adata", "unlabeled")
+    elif isinstance(unlabeled, str):
+        layer, rows = rows_of(unlabeled, adata, reference.layer)
+        source, columns, where = matrix(adata, layer), train.landmarks, where_from(layer)
+    else:
+        raise TypeError(
+            f"unlabeled is a {type(unlabeled).__name__}; pass an AnnData, or the name of a layer or of a bool column "
+            "of obs of adata."
+        )
+    if len(rows) == 0:
+        raise ValueError(f"unlabeled={unlabeled!r} holds no sample; leave it out.")
+    found = Rows(in_row_order(source), rows, columns, np.empty(0, np.intp))
+    sums = moments(found.blocks(), 0, len(found))
+    refuse_not_finite(sums.not_finite, names, len(found), where)
+    n, scale = len(names), reference.moments.scale
+    landmarks = Scale(scale.mean[:n], scale.sd[:n])
+    mismatch = scale_mismatch(reference.values, landmarks.mean, found.source, rows, columns)
+    if mismatch:
+        warn(f"unlabeled: {mismatch}Bring {where} to the units of the fit.")
+    return Pairs(found, landmarks)
+
+
+def rows_of(name: str, adata: AnnData, layer: str | None) -> tuple[str | None, Indices]:
+    """Return the layer and the rows that a name stands for: a layer, or a bool column of `obs`."""
+    is_layer, is_column = name in layer_names(adata), name in adata.obs
+    if is_layer and is_column:
+        raise ValueError(f"unlabeled={name!r} names a layer and a column of obs; rename one of them.")
+    if is_layer:
+        held_out = np.concatenate([split_rows(adata, "validation"), split_rows(adata, "test")])
+        return name, np.setdiff1d(np.arange(adata.n_obs), held_out)
+    if not is_column:
+        raise KeyError(
+            f"unlabeled={name!r} is neither a layer of adata, which has {layer_names(adata)}, nor a column of "
+            f"adata.obs, which has {listed(list(adata.obs.columns), 20)}."
+        )
+    marks = adata.obs[name]
+    if marks.isna().any() or not pd.api.types.is_bool_dtype(marks):
+        raise TypeError(f"adata.obs[{name!r}] has dtype {marks.dtype}; it must be bool, True for unlabeled samples.")
+    rows = np.flatnonzero(marks)
+    both = adata.obs[SPLIT].iloc[rows].notna()
+    if both.any():
+        raise ValueError(
+            f"adata.obs[{name!r}] marks {both.sum():,} samples that adata.obs[{SPLIT!r}] puts on a side, e.g. "
+            f"{listed(list(adata.obs_names[rows][both]), 3)}. A sample without targets belongs to none: set "
+            f"adata.obs.loc[adata.obs[{name!r}], {SPLIT!r}] = None."
+        )
+    return layer, rows
