@@ -2,6 +2,7 @@
 
 Usage: GEXINFER_DATA=<folder of data sets> python benchmarks/gan_ablation.py [--only "bulk random,tcga by cohort"]
        python benchmarks/gan_ablation.py --stability    ten seeds of both GANs on the bundled data
+       python benchmarks/gan_ablation.py --unlabeled    semigan with few whole profiles and many of landmarks alone
        python benchmarks/gan_ablation.py --figures      draws docs/figures/gan_*.png from the results
 
 Five seeds, each with a split, initial weights and noise of its own; within a seed all variants have the same. Data sets
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--variants", default="|".join(VARIANTS), help="separated by |")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--stability", action="store_true")
+    parser.add_argument("--unlabeled", action="store_true")
     parser.add_argument("--figures", action="store_true")
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -73,6 +75,8 @@ def main() -> None:
         figures(json.loads(RESULTS.read_text()))
     elif options.stability:
         stability(list(range(10)) if options.seeds == parser.get_default("seeds") else seeds)
+    elif options.unlabeled:
+        few_whole_profiles(seeds)
     else:
         for task in options.only.split(","):
             ablate(task, options.variants.split("|"), seeds)
@@ -81,13 +85,10 @@ def main() -> None:
 def ablate(task: str, variants: list[str], seeds: list[int]) -> None:
     name, _, groupby = task.replace(" by ", " ").partition(" ")
     try:
-        adata, _ = SETS[name]()
+        adata = fewer_targets(SETS[name]()[0])
     except FileNotFoundError:
         print(f"{task}: skipped, its file is not there")
         return
-    landmark = adata.var["landmark"].to_numpy(bool)
-    targets = np.random.default_rng(1).choice(np.flatnonzero(~landmark), TARGETS, replace=False)
-    adata = adata[:, np.sort(np.concatenate([np.flatnonzero(landmark), targets]))].copy()
     for seed in seeds:
         gx.pp.split(adata, groupby=None if groupby == "random" else groupby, rng=seed)
         for variant in variants:
@@ -96,6 +97,40 @@ def ablate(task: str, variants: list[str], seeds: list[int]) -> None:
             print(f"{task}, seed {seed}: {variant} {found}", flush=True)
             record(["ablation", task, variant, str(seed)], found)
     show(task, json.loads(RESULTS.read_text())["ablation"][task])
+
+
+def fewer_targets(adata: ad.AnnData) -> ad.AnnData:
+    landmark = adata.var["landmark"].to_numpy(bool)
+    targets = np.random.default_rng(1).choice(np.flatnonzero(~landmark), TARGETS, replace=False)
+    return adata[:, np.sort(np.concatenate([np.flatnonzero(landmark), targets]))].copy()
+
+
+def few_whole_profiles(seeds: list[int]) -> None:
+    """Take the targets away from most training samples of the bundled data, and 600 steps of 128 samples at most."""
+    whole = fewer_targets(SETS["bulk"]()[0])
+    for n in (50, 200):
+        for seed in seeds:
+            gx.pp.split(whole, rng=seed)
+            train = np.flatnonzero(whole.obs["split"] == "train")
+            alone = np.random.default_rng(seed).permutation(train)[n:]
+            adata = whole.copy()
+            adata.obs["alone"] = np.isin(np.arange(adata.n_obs), alone)
+            adata.obs.loc[adata.obs["alone"], "split"] = None
+            options = {"hidden": 500, "epochs": 600 // -(-n // 128)}
+            variants = {
+                "ridge": ("ridge", {}),
+                "dgex": ("dgex", options),
+                "semigan": ("semigan", options),
+                "semigan, unlabeled": ("semigan", options | {"unlabeled": "alone"}),
+                "semigan, unlabeled, adversarial x 10": (
+                    "semigan",
+                    options | {"unlabeled": "alone", "lambda_adv": 3.0},
+                ),
+            }
+            for variant, (method, given) in variants.items():
+                found = measured(adata, method, given, seed)
+                print(f"{n} whole profiles, seed {seed}: {variant} {found}", flush=True)
+                record(["unlabeled", str(n), variant, str(seed)], found)
 
 
 def stability(seeds: list[int]) -> None:

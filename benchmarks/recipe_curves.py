@@ -1,4 +1,4 @@
-"""The paper's recipe beside the modern one on the bundled data: the figure of docs/methods.md.
+"""The paper's recipe beside the modern one on the bundled data: the figure of docs/networks.md.
 
 Usage: python benchmarks/recipe_curves.py
 

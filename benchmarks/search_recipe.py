@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def markdown(results, rows, columns):
-    """Return a table of docs/methods.md, validation and test error; a test compares them."""
+    """Return a table of docs/networks.md, validation and test error; a test compares them."""
     lines = [f"| {' | '.join(['', *columns])} |", "|---" * (1 + len(columns)) + "|"]
     for row in rows:
         # Data sets either way round.

@@ -164,6 +164,18 @@ def test_fit_without_out_writes_back_and_goes_on_from_a_checkpoint_and_from_a_mo
     )
 
 
+def test_samples_without_targets_from_a_file(small, tmp_path):
+    small.write_h5ad(tmp_path / "a.h5ad")
+    small[:30, small.var["landmark"]].copy().write_h5ad(tmp_path / "query.h5ad")
+    options = ["--option", "epochs=2", "--option", "hidden=8", "--unlabeled", tmp_path / "query.h5ad"]
+    done = run("fit", tmp_path / "a.h5ad", "-m", "semigan", *options)
+    assert done.exit_code == 0, done.stderr
+    assert ad.read_h5ad(tmp_path / "a.h5ad").uns["semigan"]["params"]["n_unlabeled"] == 30
+    refused = run("fit", tmp_path / "a.h5ad", "-m", "dgex", *options)
+    assert refused.exit_code == 1
+    assert "--unlabeled is for --method semigan, not for dgex" in refused.stderr
+
+
 def test_python_m_gexinfer_is_gexinfer():
     done = subprocess.run([sys.executable, "-m", "gexinfer", "--help"], capture_output=True, text=True, check=True)
     assert "Usage: gexinfer [OPTIONS] COMMAND" in done.stdout

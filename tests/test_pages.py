@@ -19,6 +19,8 @@ from test_gctx import write_gctx
 
 import gexinfer as gx
 from gexinfer.methods.dgex import DGEX
+from gexinfer.methods.ggan import GGAN
+from gexinfer.methods.semigan import SemiGAN
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,7 +41,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     write_gctx("level3.gctx", np.asarray(query.X), query.obs_names.tolist(), query.var_names.tolist())
 
     names: dict[str, object] = {}
-    first, second = re.findall(r"```python\n(.*?)```", README, re.S)
+    first, second, third = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(first, names)
 
     ref, full = names["ref"], names["full"]
@@ -52,6 +54,10 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     assert np.isfinite(names["full"].layers["sample_lasso"]).all()
     assert names["full"].n_vars == 978 + 200
     assert names["query"].obsm["sample_lasso_similar"]["sample_1"].isin(ref.obs_names).all()
+
+    exec(third.replace('gan"', 'gan", epochs=3', 2), names)
+    assert ref.uns["semigan"]["params"]["n_unlabeled"] == 3
+    assert all(np.isfinite(names["full"].layers[name]).all() for name in ("ggan", "semigan"))
 
 
 def test_a_record_is_read_by_hand_as_the_page_says(fitted, tmp_path, monkeypatch):
@@ -139,19 +145,25 @@ def test_the_speed_on_the_page_is_that_which_was_measured():
 
 
 def test_the_recipes_on_the_page_are_those_of_the_code():
-    page = (ROOT / "docs" / "methods.md").read_text()
-    page = page[page.index("## dgex") :]
-    for option in fields(DGEX):
-        if option.name != "recipe":
-            row = re.search(rf"^\| `{option.name}` \| (.*?) \| (.*?) \|", page, re.M)
-            for cell, recipe in zip(row.groups(), ("modern", "paper"), strict=True):
-                told = literal_eval(cell.split(",")[0].strip("`"))
-                assert told == getattr(DGEX(recipe=recipe), option.name), (option.name, recipe)
+    page = (ROOT / "docs" / "networks.md").read_text()
+    networks = [DGEX(), DGEX(recipe="paper"), GGAN(), GGAN(recipe="paper"), SemiGAN()]
+    for option in fields(SemiGAN):
+        having = [config for config in networks if hasattr(config, option.name)]
+        if option.name == "recipe" or len(having) == 1:
+            continue
+        row = re.search(rf"^\| `{option.name}` \| " + r"(.*?) \| " * len(having), page, re.M)
+        for cell, config in zip(row.groups(), having, strict=True):
+            assert literal_eval(cell.split(",")[0].strip("`")) == getattr(config, option.name), option.name
+    for told, value in (("`lambda_made` (0.1)", SemiGAN().lambda_made), ("`generator_hidden` (500)", 500)):
+        assert told in page
+        assert value == literal_eval(told[told.index("(") :])
+    assert GGAN().adversarial == GGAN(recipe="paper").adversarial == "least_squares"
+    assert (DGEX().loss, DGEX(recipe="paper").loss) == ("l1", "mse")
 
 
 def test_the_search_on_the_page_is_that_which_was_measured():
     search, results = benchmark("search_recipe")
-    page = (ROOT / "docs" / "methods.md").read_text()
+    page = (ROOT / "docs" / "networks.md").read_text()
     compared = search.markdown(results, list(results), ["the recipe", "paper", "ridge"])
     searched = search.markdown(results, search.VARIANTS, ["bulk random", "tcga random"])
     assert "\n".join(compared) in page

@@ -522,6 +522,61 @@ def test_two_processes_train_what_one_does(small, tmp_path):
         np.testing.assert_allclose(weights(one)[f"0.history.{slot}"], weights(two)[f"0.history.{slot}"], rtol=1e-4)
 
 
+TOGETHER = """
+import hashlib, os, sys, warnings
+import anndata as ad, numpy as np
+import gexinfer as gx
+from gexinfer._record import records
+warnings.simplefilter("ignore")
+adata = ad.read_h5ad(sys.argv[1])
+other = adata[:, adata.var["landmark"]].copy()
+told = []
+for method, options in (("ggan", {"adversarial": "hinge"}), ("semigan", {"unlabeled": other})):
+    gx.tl.fit(adata, method, epochs=3, hidden=16, batch_size=167, device="cpu", keep_discriminator=True,
+              progress=False, **options)
+    arrays = records(adata)[method].model.arrays
+    told.append(hashlib.sha256(b"".join(np.ascontiguousarray(arrays[n]).tobytes() for n in sorted(arrays))).hexdigest())
+with open(f"{sys.argv[2]}/{os.environ['RANK']}", "w") as file:
+    file.write(" ".join(told))
+"""
+
+
+def test_two_processes_have_one_gan(small, tmp_path):
+    """Of 168 rows in batches of 167 the last has one, so that one process has none."""
+    small.write_h5ad(tmp_path / "a.h5ad")
+    (tmp_path / "script.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [tmp_path / "script.py", tmp_path / "a.h5ad", tmp_path]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = ((tmp_path / rank).read_text() for rank in "01")
+    assert one == other
+
+
+@pytest.mark.filterwarnings("ignore:.*than chance")
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("dgex", {"trunk": "conv1d"}),
+        ("dgex", {"trunk": "graph", "weight_norm": True}),
+        ("ggan", {}),
+        ("ggan", {"adversarial": "wasserstein"}),
+        ("semigan", {"unlabeled": "other"}),
+    ],
+)
+def test_in_bfloat16_the_networks_learn_nearly_the_same(small, monkeypatch, method, options):
+    small.layers["other"] = small.X.copy()
+    errors = []
+    for half in (False, True):
+        monkeypatch.setattr(loop, "has_fast_bfloat16", lambda device, half=half: half)
+        gx.tl.fit(small, method, key_added="a", epochs=15, hidden=32, progress=False, **options)
+        errors.append(small.uns["a"]["params"]["validation_mae"])
+    assert errors[1] != errors[0]
+    assert errors[1] == pytest.approx(errors[0], rel=0.03)
+
+
 def test_a_process_without_a_row_does_not_halt_the_others():
     network = Walker()
     player = loop.Player("network", torch.optim.SGD(network.parameters.values(), lr=1.0), None)

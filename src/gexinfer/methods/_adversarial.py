@@ -225,8 +225,9 @@ def signs(last: Sequence[Mapping[str, float]], config: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     if all(entry["told_apart"] < 0.55 for entry in last):
         found["chance"] = (
-            f"the discriminator has been at chance for {len(last)} epochs: it scores the measured profile higher in "
-            f"{mean['told_apart']:.0%} of pairs, and teaches nothing. Raise {rate} or discriminator_hidden=."
+            f"the discriminator has been no better than chance for {len(last)} epochs: it scores the measured profile "
+            f"higher in {mean['told_apart']:.0%} of pairs (chance: 50%), and teaches little. Raise {rate} or "
+            "discriminator_hidden=, or lower lambda_adv=."
         )
     lowest = AT_CHANCE.get(getattr(config, "adversarial", "least_squares"), 0.0) / 20
     if all(entry["discriminator_loss"] < lowest for entry in last):

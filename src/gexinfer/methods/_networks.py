@@ -143,7 +143,7 @@ class Perceptron:
 
     @classmethod
     def drawn(cls, config: Any, n_in: int, n_out: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw weights as the D-GEX paper: hidden within sqrt(6 / (n_in + n_out)), output within 1e-4, biases 0."""
+        """Draw weights as the D-GEX paper: hidden within sqrt(6 / (inputs + outputs)), output within 1e-4, biases 0."""
         parameters = structured_parameters(config.trunk, config.layers, generator)
         shapes = widths(config.trunk, n_in, config.layers, config.hidden)
         for i, (a, b) in enumerate(shapes):
@@ -153,7 +153,12 @@ class Perceptron:
                 parameters[f"{i}.norm.weight"] = torch.ones(b)
                 parameters[f"{i}.norm.bias"] = torch.zeros(b)
         seen = features(config.trunk, n_in, config.layers, config.hidden)
-        parameters[f"{len(shapes)}.weight"] = torch.empty(n_out, seen).uniform_(-1e-4, 1e-4, generator=generator)
+        last = f"{len(shapes)}.weight"
+        # A length of next to nothing, learned apart, would take long to grow.
+        if config.weight_norm:
+            parameters[last] = glorot(n_out, seen, generator=generator)
+        else:
+            parameters[last] = torch.empty(n_out, seen).uniform_(-1e-4, 1e-4, generator=generator)
         parameters[f"{len(shapes)}.bias"] = torch.zeros(n_out)
         if config.skip and config.trunk != "dense":
             parameters["skip.weight"] = torch.zeros(n_out, n_in)
