@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -56,6 +57,8 @@ TRUNKS = {
 VARIANTS = {name: ("ggan", SMALL | options) for name, options in TERMS.items()}
 VARIANTS |= {name: ("dgex", SMALL | options) for name, options in TRUNKS.items()}
 VARIANTS["ridge"] = ("ridge", {})
+# What one table shows: the first row is what the others are tested against.
+TABLES = {"terms": [*TERMS, "ridge"], "trunks": list(TRUNKS)}
 COLUMNS = {
     "mae": "MAE", "pearson": "Pearson", "ccc": "CCC", "variance": "variance ratio", "energy": "energy distance",
 }  # fmt: skip
@@ -182,38 +185,53 @@ def measured(adata: ad.AnnData, method: str, given: dict[str, object], seed: int
     return {name: round(float(value), 5) for name, value in found.items()}
 
 
-def differences(results: dict[str, dict[str, dict[str, float]]], variants: dict[str, object], score: str):
+def tasks(results: dict[str, Any], variants: list[str]) -> list[str]:
+    """Return the tasks for which all of these were measured."""
+    return [task for task, found in results["ablation"].items() if set(variants) <= set(found)]
+
+
+def differences(found: dict[str, Any], variants: list[str], score: str) -> dict[str, tuple[np.ndarray, float]]:
     """Return, for each variant but the first, its score less the first's by seed, and p of a paired t test."""
-    (first, *others), found = variants, {}
-    for variant in others:
-        seeds = sorted(set(results[first]) & set(results[variant]), key=int)
-        a, b = (np.array([results[name][seed][score] for seed in seeds]) for name in (first, variant))
-        found[variant] = (b - a, float(ttest_rel(b, a).pvalue))
-    return found
-
-
-def discoveries(results, variants, score: str) -> dict[tuple[str, str], bool]:
-    """Return which differences remain at a false discovery rate of 5 % over all tasks and variants."""
-    every = {
-        (task, variant): p
-        for task, found in results["ablation"].items()
-        for variant, (_, p) in differences(found, variants, score).items()
+    first, *others = variants
+    scores = {name: np.array([found[name][seed][score] for seed in found[first]]) for name in variants}
+    return {
+        name: (scores[name] - scores[first], float(ttest_rel(scores[name], scores[first]).pvalue)) for name in others
     }
-    adjusted = false_discovery_control([1.0 if np.isnan(p) else p for p in every.values()])
-    return {where: bool(p < 0.05) for where, p in zip(every, adjusted, strict=True)}
 
 
-def markdown(results, variants, task: str) -> list[str]:
+def discoveries(results: dict[str, Any], variants: list[str]) -> set[tuple[str, str, str]]:
+    """Return which differences remain at a false discovery rate of 5 % over all tasks, variants and scores."""
+    every = {
+        (task, variant, score): p
+        for task in tasks(results, variants)
+        for score in COLUMNS
+        for variant, (_, p) in differences(results["ablation"][task], variants, score).items()
+    }
+    adjusted = false_discovery_control(list(every.values()))
+    return {where for where, p in zip(every, adjusted, strict=True) if p < 0.05}
+
+
+def markdown(results: dict[str, Any], variants: list[str], task: str) -> list[str]:
     """Return a table of docs/gan.md; a test compares them. A * stands for a difference from the first row."""
-    real = {score: discoveries(results, variants, score) for score in COLUMNS}
+    real = discoveries(results, variants)
     lines = [f"| {' | '.join(['', *COLUMNS.values()])} |", "|---" * (1 + len(COLUMNS)) + "|"]
     for variant in variants:
         found = list(results["ablation"][task][variant].values())
         cells = [
-            f"{np.mean([seed[score] for seed in found]):.4f}" + ("*" if real[score].get((task, variant)) else "")
+            f"{np.mean([seed[score] for seed in found]):.4f}" + "*" * ((task, variant, score) in real)
             for score in COLUMNS
         ]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return lines
+
+
+def of_seeds(found: dict[str, dict[str, dict[str, float]]], title: str) -> list[str]:
+    """Return a table of MAEs, a column a seed, and their mean; a test compares it with docs/gan.md."""
+    seeds = list(next(iter(found.values())))
+    lines = [f"| {' | '.join([title, *(f'seed {seed}' for seed in seeds), 'mean'])} |", "|---" * (2 + len(seeds)) + "|"]
+    for name, each in found.items():
+        maes = [each[seed]["mae"] for seed in seeds]
+        lines.append(f"| {name} | {' | '.join(f'{mae:.3f}' for mae in [*maes, np.mean(maes)])} |")
     return lines
 
 
@@ -224,35 +242,35 @@ def show(task: str, found: dict[str, dict[str, dict[str, float]]]) -> None:
     Console(width=110).print(grid)
 
 
-def figures(results) -> None:
-    """Draw each variant's change of two scores, a dot a seed."""
+def figures(results: dict[str, Any]) -> None:
+    """Draw each variant's change of two scores: a dot a seed, a line at their mean."""
     import matplotlib.pyplot as plt
 
     from gexinfer.pl._style import colours
 
-    for name, variants in (("terms", TERMS), ("trunks", TRUNKS)):
-        others = list(variants)[1:]
+    for name, variants in TABLES.items():
+        first, *others = [variant for variant in variants if variant != "ridge"]
         scores = {"mae": "MAE", "energy": "energy distance"}
-        figure, axes = plt.subplots(1, 2, figsize=(7.2, 0.45 * len(others) + 1.4), sharey=True, layout="constrained")
+        shown = tasks(results, variants)
+        height = 0.07 * len(shown) * len(others) + 1.3
+        figure, axes = plt.subplots(1, 2, figsize=(7.2, height), sharey=True, layout="constrained")
         for ax, (score, label) in zip(axes, scores.items(), strict=True):
-            tasks = list(results["ablation"])
-            for k, (task, colour) in enumerate(zip(tasks, colours(len(tasks)), strict=True)):
+            for k, (task, colour) in enumerate(zip(shown, colours(len(shown)), strict=True)):
                 found = results["ablation"][task]
-                base = np.mean([seed[score] for seed in found[next(iter(variants))].values()])
-                for i, (delta, _) in enumerate(differences(found, variants, score).values()):
-                    place = i + (k - (len(tasks) - 1) / 2) * 0.09
+                base = np.mean([seed[score] for seed in found[first].values()])
+                for i, (delta, _) in enumerate(differences(found, [first, *others], score).values()):
+                    place = i + (k - (len(shown) - 1) / 2) * 0.8 / len(shown)
                     ax.plot(100 * delta / base, [place] * len(delta), ".", color=colour, markersize=3)
                     ax.plot(100 * delta.mean() / base, place, "|", color=colour, markersize=7)
                 ax.plot([], [], ".", color=colour, label=task)
             ax.axvline(0, color="0.4", linewidth=0.8)
-            ax.set_xlabel(f"change of {label} over {next(iter(variants))}, %", fontsize=8)
+            ax.set_xlabel(f"change of {label} over {first!r}, %", fontsize=8)
             ax.tick_params(labelsize=8)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].set_yticks(range(len(others)), others, fontsize=8)
         axes[0].invert_yaxis()
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False
-        )
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
         figure.savefig(FIGURES / f"gan_{name}.png", dpi=200)
         plt.close(figure)
 

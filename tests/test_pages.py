@@ -173,3 +173,24 @@ def test_the_search_on_the_page_is_that_which_was_measured():
         # With 381 training samples of Affymetrix no claim is made.
         if task.endswith("random") and not task.startswith("affymetrix"):
             assert found["the recipe"]["test"] < found["ridge"]["test"], task
+
+
+def test_what_the_gan_adds_is_that_which_was_measured():
+    gan, results = benchmark("gan_ablation")
+    page = (ROOT / "docs" / "gan.md").read_text()
+    for variants in gan.TABLES.values():
+        measured = gan.tasks(results, variants)
+        assert {"bulk random", "bulk by cohort", "tcga random", "tcga by cohort"} <= set(measured)
+        for task in measured:
+            assert all(len(results["ablation"][task][variant]) == 5 for variant in variants)
+            assert "\n".join(gan.markdown(results, variants, task)) in page, task
+    assert set(gan.TASKS.split(",")) == set(gan.tasks(results, gan.TABLES["terms"]))
+    for n, found in results["unlabeled"].items():
+        assert "\n".join(gan.of_seeds(found, f"{n} whole profiles")) in page
+    # Ten seeds of each GAN as it comes: no collapse, and nothing by chance.
+    assert "\n".join(gan.of_seeds(results["stability"], "")) in page
+    found = results["stability"]
+    for method in ("ggan", "semigan"):
+        assert len(found[method]) == 10
+        for seed, scores in found[method].items():
+            assert scores["mae"] < 1.05 * found["ridge"][seed]["mae"]
