@@ -106,17 +106,20 @@ def test_the_terms_add_up_with_their_weights_and_the_warm_up():
         torch.testing.assert_close(loss.total, expected)
 
 
-def test_the_lambdas_mean_the_same_for_500_genes_and_for_10000():
-    ratios = []
+def test_the_pull_of_the_adversarial_term_is_about_the_same_for_500_genes_as_for_10000():
+    """With as many landmarks and units as there are by default: twofold, as the page says, and not ninefold."""
+    pulls = []
     for n_out in (500, 10_000):
-        network = conditional(50, n_out, lambda_cons=0.0, input_noise=0.0, dropout=0.0, discriminator_hidden=200)
-        batch = replace(step(64, 50, n_out), done=1.0)
+        network = conditional(978, n_out, lambda_cons=0.0, discriminator_hidden=500)
+        for _ in range(100):
+            network.prepare("discriminator")
+        batch = replace(step(16, 978, n_out), done=1.0)
         inferred = network.infer(batch.x).detach().requires_grad_()
         scores = network.judge().frozen().score(batch.x, inferred, torch.ones(n_out, dtype=torch.bool))
-        adversarial = LOSSES["least_squares"][1](scores) / sqrt(n_out)
-        pulls = [torch.autograd.grad(term, inferred)[0] for term in (adversarial, F.l1_loss(inferred, batch.y))]
-        ratios.append((pulls[0].norm() / pulls[1].norm()).item())
-    assert ratios[0] == pytest.approx(ratios[1], rel=0.2)
+        adversarial = LOSSES["hinge"][1](scores) / sqrt(n_out)
+        both = [torch.autograd.grad(term, inferred)[0].norm() for term in (adversarial, F.l1_loss(inferred, batch.y))]
+        pulls.append((both[0] / both[1]).item())
+    assert 1.7 < pulls[1] / pulls[0] < 2.5
 
 
 def test_without_the_other_terms_it_is_plain_l1_training_bit_for_bit(small):
@@ -158,7 +161,7 @@ def test_without_the_other_terms_it_is_plain_l1_training_bit_for_bit(small):
     found = weights(small, "ggan")
     assert kept.keys() == {name.removeprefix("0.") for name in found if "history" not in name} - {"block"}
     for name, p in kept.items():
-        np.testing.assert_array_equal(found[f"0.{name}"], p[:] if "2." not in name else p, err_msg=name)
+        np.testing.assert_array_equal(found[f"0.{name}"], p, err_msg=name)
 
 
 # ---- the discriminator
@@ -258,14 +261,34 @@ def test_the_discriminator_needs_the_landmarks_it_is_given():
     assert right(permuted) == pytest.approx(0.5, abs=0.05)
 
 
-def test_more_and_more_targets_are_shown_and_the_same_of_both():
+def test_more_and_more_targets_are_shown_and_the_same_of_both(monkeypatch):
     network = conditional(n_out=4000)
     for done, share in ((0.0, 0.1), (0.5, 0.545), (1.0, 0.99)):
         shown = network.visible(step(done=done), torch.zeros(1, 4000))
         assert shown.float().mean().item() == pytest.approx(share, abs=0.03)
-    judge, batch = network.judge(), step(n_out=4000)
+    judge, batch, seen = network.judge(), step(n_out=4000), []
     hidden = torch.zeros(4000, dtype=torch.bool)
     torch.testing.assert_close(judge.score(batch.x, batch.y, hidden), judge.score(batch.x, 0 * batch.y, ~hidden))
+    true = Discriminator.score
+    monkeypatch.setattr(Discriminator, "score", lambda self, x, y, v: seen.append(v) or true(self, x, y, v))
+    network.loss("discriminator", batch)
+    assert len(seen) == 2
+    assert torch.equal(*seen)
+
+
+def test_directions_turn_once_a_step_however_many_parts_it_takes(small, monkeypatch):
+    turned, true = [], Discriminator.turn
+    monkeypatch.setattr(Discriminator, "turn", lambda self: turned.append(1) or true(self))
+
+    def loss(self, player, step, true=Conditional.loss):
+        if len(step.x) > 15:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return true(self, player, step)
+
+    monkeypatch.setattr(Conditional, "loss", loss)
+    with pytest.warns(UserWarning, match="out of memory on cpu with 50 rows"):
+        gx.tl.fit(small, "ggan", batch_size=50, progress=False, **QUICK)
+    assert len(turned) == 3 * 4
 
 
 # ---- what they are for
@@ -283,7 +306,7 @@ def two_modes() -> ad.AnnData:
     return adata
 
 
-@pytest.mark.filterwarnings("ignore:.*than chance")
+@pytest.mark.filterwarnings("ignore:.*(at chance|not kept up)")
 def test_the_adversarial_term_sharpens_what_l1_blurs():
     adata, found = two_modes(), {}
     test = (adata.obs["split"] == "test").to_numpy()
@@ -310,7 +333,7 @@ def kinds(n: int, seed: int) -> ad.AnnData:
     return adata
 
 
-@pytest.mark.filterwarnings("ignore:.*than chance")
+@pytest.mark.filterwarnings("ignore:.*(at chance|not kept up)")
 def test_samples_without_targets_help():
     """24 whole profiles tell what targets look like; 1,500 more with landmarks alone, where they may lie."""
     ratios = []
@@ -318,7 +341,7 @@ def test_samples_without_targets_help():
         adata = kinds(1000, seed)
         adata.obs["split"] = np.repeat(["train", "validation", "test"], [24, 24, 952])
         options = {"hidden": 64, "discriminator_hidden": 32, "generator_hidden": 32, "batch_size": 24, "epochs": 300}
-        options |= {"lambda_adv": 5.0, "lambda_made": 0.0, "rng": seed, "progress": False}
+        options |= {"lambda_adv": 5.0, "rng": seed, "progress": False}
         gx.tl.fit(adata, "semigan", key_added="alone", **options)
         gx.tl.fit(adata, "semigan", key_added="with", unlabeled=kinds(1500, seed + 50)[:, :20].copy(), **options)
         gx.tl.predict(adata, progress=False)
@@ -355,20 +378,42 @@ def test_each_player_learns_from_all_that_it_should(unlabeled):
             assert (p.grad is not None and p.grad.abs().max() > 0) == (own and p.requires_grad), (player, name)
 
 
-def test_a_made_pair_counts_as_far_as_it_is_trusted():
-    network, batch = cooperating(input_noise=0.0, dropout=0.0, lambda_cons=0.0), step()
+def test_a_pair_counts_if_it_is_scored_as_high_as_half_of_the_measured_ones():
+    network = cooperating(input_noise=0.0, dropout=0.0, lambda_cons=0.0)
+    batch, visible = step(), torch.ones(4, dtype=torch.bool)
+    network.visible = lambda step, y: visible
+    made_x, made_y = network.made(replace(batch, generator=generator(7)))
+    judge = network.judge()
+    measured = sorted(judge.score(batch.x, batch.y, visible).tolist())
+    expected = judge.score(made_x, made_y, visible) >= measured[15]  # the lower middle of 32
+    assert 0 < expected.sum() < 32
+    torch.testing.assert_close(network.trusted(made_x, made_y, batch), expected.float())
+    term = network.loss("network", replace(batch, generator=generator(7))).terms["made"]
+    errors = (network.infer(made_x) - made_y).abs().mean(1)
+    torch.testing.assert_close(term, (errors * expected).mean())
+
+
+def test_the_discriminator_learns_trusted_inferences_as_real_after_the_warm_up_too():
+    """And nothing of the others: the difference to a batch without them is theirs and their landmarks'."""
+    network = cooperating(input_noise=0.0, dropout=0.0, lambda_cons=0.0)
     with torch.no_grad():
-        for name, bias in (("discriminator.1.weight", 0.0), ("discriminator.1.bias", 1.0)):
-            network.parameters[name].fill_(bias)
-    network.config = replace(network.config, discriminator_norm="none")
-    trusted = network.loss("network", batch).terms["made"]
-    with torch.no_grad():
-        network.parameters["discriminator.1.bias"].fill_(0.25)
-    quarter = network.loss("network", replace(batch, generator=generator(3))).terms["made"]
-    assert quarter.item() == pytest.approx(trusted.item() / 4, rel=1e-5)
-    with torch.no_grad():
-        network.parameters["discriminator.1.bias"].fill_(-2.0)
-    assert network.loss("network", batch).terms["made"] == 0
+        network.parameters["skip.weight"].normal_(generator=generator(2))
+    unlabeled, visible = torch.randn(32, 6, generator=generator(8)), torch.ones(4, dtype=torch.bool)
+    network.visible = lambda step, y: visible
+    batch = replace(step(unlabeled=unlabeled), done=0.9)
+    total = network.loss("discriminator", replace(batch, generator=generator(7))).total
+
+    judge, hidden = network.judge(), torch.zeros(4, dtype=torch.bool)
+    made_x, made_y = network.made(replace(batch, generator=generator(7)))
+    made_x, made_y, inferred = made_x.detach(), made_y.detach(), network.infer(unlabeled).detach()
+    real, scores = judge.score(batch.x, batch.y, visible), judge.score(unlabeled, inferred, visible)
+    trusted = scores >= real.median()
+    assert 0 < trusted.sum() < 32
+    of_inferred = (trusted * (scores - 1) ** 2).mean()
+    measured = ((real - 1) ** 2).mean() + ((judge.score(unlabeled, inferred, hidden) - 1) ** 2).mean()
+    made = (judge.score(made_x, made_y, visible) ** 2).mean() + (judge.score(made_x, made_y, hidden) ** 2).mean()
+    torch.testing.assert_close(total, (measured / 2 + made / 2 + of_inferred) / 2)
+    assert gradient(of_inferred, network, "discriminator.0.weight").abs().max() > 1e-4
 
 
 def test_samples_without_targets_come_from_an_object_a_layer_or_marked_rows(small):
@@ -460,7 +505,7 @@ def test_samples_without_targets_on_another_scale_are_told(small):
         (
             "semigan",
             {"l1", "adversarial", "consistency", "made", "spread", "told_apart", "discriminator_loss", "generator_loss",
-             "trust_in_made", "trust_in_inferred"},
+             "trusted_made", "trusted_inferred"},
         ),
     ],
 )  # fmt: skip
@@ -526,7 +571,8 @@ def epochs(n=10, **of_each):
     ("history", "expected", "words"),
     [
         (epochs(), [], []),
-        (epochs(told_apart=0.5), ["chance"], ["no better than chance for 10 epochs", "50% of pairs", "Raise discriminator_learning_rate= (now 0.002)"]),
+        (epochs(told_apart=0.5), ["chance"], ["at chance for 10 epochs", "50% of pairs", "Raise discriminator_learning_rate= (now 0.002)"]),
+        (epochs(told_apart=0.1), ["outrun"], ["not kept up for 10 epochs", "only 10% of pairs", "or lower lambda_adv="]),
         (epochs(discriminator_loss=0.01), ["certainty"], ["certain for 10 epochs", "its loss is 0.01", "Lower discriminator_learning_rate="]),
         (epochs(spread=0.02), ["collapse"], ["collapse: for 10 epochs", "2% of the measured standard deviation"]),
         ([*epochs(9, spread=0.02), *epochs(1)], [], []),
@@ -542,10 +588,10 @@ def test_signs_of_trouble(history, expected, words):
 @pytest.mark.parametrize(
     ("method", "options", "match"),
     [
-        ("ggan", {"discriminator_learning_rate": 1e-7, "lambda_adv": 5.0}, r"ggan, epoch \d+: the discriminator has been no better than chance for 10"),
+        ("ggan", {"discriminator_learning_rate": 1e-7, "lambda_adv": 5.0}, r"ggan, epoch \d+: the discriminator has not kept up for 10"),
         ("ggan", {"lambda_adv": 1e-6, "lambda_cons": 0.0, "learning_rate": 1e-6, "batch_size": 20, "epochs": 60}, r"ggan, epoch \d+: the discriminator has been certain for 10 .*Lower discriminator_learning_rate"),
         ("ggan", {"lambda_cons": 1e3}, r"ggan, epoch \d+: collapse: for 10 epochs .*Lower .*lambda_"),
-        ("semigan", {"discriminator_learning_rate": 1e-7}, r"semigan, epoch \d+: (collapse|the discriminator has been no better)"),
+        ("semigan", {"discriminator_learning_rate": 1e-7}, r"semigan, epoch \d+: (collapse|the discriminator has (been at chance|not kept up))"),
     ],
 )  # fmt: skip
 def test_trouble_is_told_once_with_what_to_change(small, method, options, match):
@@ -558,20 +604,28 @@ def test_trouble_is_told_once_with_what_to_change(small, method, options, match)
     assert all(w.filename == __file__ for w in told)
 
 
-def test_a_discriminator_that_explodes_is_named(small):
+def test_a_critic_of_wasserstein_is_never_certain():
+    healthy = epochs(discriminator_loss=-0.3)
+    assert signs(healthy, GGAN(adversarial="wasserstein")) == {}
+    assert "certainty" in signs(epochs(discriminator_loss=0.04), GGAN(adversarial="hinge", discriminator_norm="none"))
+
+
+def test_the_advice_is_none_that_is_taken_already():
+    history = epochs(discriminator_loss=0.001)
+    assert "discriminator_norm" not in signs(history, GGAN())["certainty"]
+    assert "discriminator_norm='spectral'" in signs(history, GGAN(discriminator_norm="none"))["certainty"]
+
+
+@pytest.mark.parametrize("method", ["ggan", "semigan"])
+@pytest.mark.parametrize("rate", ["learning_rate", "discriminator_learning_rate"])
+def test_whoever_explodes_the_rates_of_all_are_named(small, method, rate):
     with pytest.raises(
         FloatingPointError,
-        match=r"ggan: training of the discriminator diverged in epoch \d, step \d of \d.*discriminator_learning_rate=0.001",
+        match=rf"{method}: training diverged in epoch \d, step \d of \d, at a learning rate of \S+ and \S+ "
+        r"\(discriminator\): the .*loss .*Fit again with learning_rate=\S+ or discriminator_learning_rate=\S+\.",
     ):
-        gx.tl.fit(
-            small,
-            "ggan",
-            progress=False,
-            discriminator_learning_rate=1e30,
-            discriminator_norm="none",
-            **(QUICK | {"lambda_adv": 1e-9}),
-        )
-    assert "ggan" not in small.uns
+        gx.tl.fit(small, method, discriminator_norm="none", progress=False, **{rate: 1e30}, **QUICK)
+    assert method not in small.uns
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,9 @@ class Walker:
     def loss(self, player, step):
         return loop.Loss(-self.parameters["w"].sum())
 
+    def prepare(self, player):
+        pass
+
     def complaints(self, history):
         return {}
 
@@ -453,6 +456,21 @@ def test_a_checkpoint_of_another_training_is_refused(small, tmp_path, change, ma
         gx.tl.fit(small, "dgex", checkpoint=tmp_path, progress=False, **{**TINY, **change})
 
 
+def test_a_checkpoint_with_other_samples_without_targets_is_refused(small, tmp_path):
+    small.layers["other"] = small.X + 0.1
+    options = TINY | {"checkpoint": tmp_path, "progress": False}
+    gx.tl.fit(small, "semigan", unlabeled="other", **options)
+    with pytest.raises(ValueError, match="unlabeled rows was 168 and is 0"):
+        gx.tl.fit(small, "semigan", **options)
+    small.layers["other"] = small.X + 0.2
+    with pytest.raises(ValueError, match="the unlabeled rows differ"):
+        gx.tl.fit(small, "semigan", unlabeled="other", **options)
+    (tmp_path / "semigan.safetensors").unlink()
+    gx.tl.fit(small, "semigan", **options)
+    with pytest.raises(ValueError, match="unlabeled rows was 0 and is 168"):
+        gx.tl.fit(small, "semigan", unlabeled="other", **options)
+
+
 def test_a_checkpoint_of_other_data_and_a_damaged_one_are_refused(small, tmp_path):
     gx.tl.fit(small, "dgex", checkpoint=tmp_path, progress=False, **TINY)
     before = small.copy()
@@ -527,7 +545,7 @@ import hashlib, os, sys, warnings
 import anndata as ad, numpy as np
 import gexinfer as gx
 from gexinfer._record import records
-warnings.simplefilter("ignore")
+warnings.simplefilter("error")
 adata = ad.read_h5ad(sys.argv[1])
 other = adata[:, adata.var["landmark"]].copy()
 told = []
@@ -555,7 +573,7 @@ def test_two_processes_have_one_gan(small, tmp_path):
     assert one == other
 
 
-@pytest.mark.filterwarnings("ignore:.*than chance")
+@pytest.mark.filterwarnings("ignore:.*(at chance|not kept up)")
 @pytest.mark.parametrize(
     ("method", "options"),
     [

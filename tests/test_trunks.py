@@ -192,6 +192,19 @@ def test_lengths_of_weights_are_multiplied_into_the_record(small):
     torch.testing.assert_close(bare.infer(x), made.infer(x).detach())
 
 
+@pytest.mark.parametrize("weight_norm", [True, False])
+@pytest.mark.parametrize("trunk", TRUNK_NAMES)
+def test_every_weight_learns(small, trunk, weight_norm):
+    start, end = (
+        fitted(small, trunk=trunk, weight_norm=weight_norm, epochs=n, hidden=8, schedule="constant").model.arrays
+        for n in (1, 3)
+    )
+    for name, array in end.items():
+        if "history" not in name and name[0] == "0":
+            assert array.any(), name
+            assert (array != start[name]).any(), name
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

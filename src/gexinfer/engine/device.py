@@ -44,15 +44,17 @@ def idle_gpus(device: torch.device) -> int:
 
 @contextmanager
 def fast_products(device: torch.device) -> Iterator[None]:
-    """Allow TF32 in what CUDA multiplies in float32 meanwhile, in all threads."""
-    before = torch.get_float32_matmul_precision()
+    """Allow TF32 in what CUDA multiplies in float32 meanwhile, in all threads, but no convolution of changing bits."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.deterministic
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.deterministic = True
     try:
         yield
     finally:
         if device.type == "cuda":
-            torch.set_float32_matmul_precision(before)
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.deterministic = before[1]
 
 
 def out_of_memory(error: RuntimeError) -> bool:

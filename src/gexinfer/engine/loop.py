@@ -68,6 +68,10 @@ class Network(Protocol):
 
     parameters: Mapping[str, Tensor]
 
+    def prepare(self, player: str) -> None:
+        """Do what is to be done once before a player moves, however many parts its rows come in."""
+        ...
+
     def loss(self, player: str, step: Step) -> Loss: ...
 
     def infer(self, x: Tensor) -> Tensor: ...
@@ -281,7 +285,7 @@ class Training:
             "learning_rate": rates[-1][-1],
         }
         if not np.isfinite(entry["validation_mae"]):
-            self.diverged(-1, epoch, len(picks) - 1, rates, f"the validation MAE is {entry['validation_mae']}")
+            self.diverged(epoch, len(picks) - 1, rates, f"the validation MAE is {entry['validation_mae']}")
         if entry["validation_mae"] < self.best_error:
             self.best = {name: p.detach().clone() for name, p in self.watched.parameters.items()}
         self.history.append(entry)
@@ -317,6 +321,7 @@ class Training:
     def gradients(self, player: Player, step: Step, of: int) -> dict[str, Tensor]:
         """Leave a player's gradients of a batch of `of` rows, of which these are this process's; return the terms."""
         x, weights = step.x, weights_of(player)
+        self.network.prepare(player.name)
         while True:
             loss = terms = None
             try:
@@ -346,7 +351,8 @@ class Training:
                 torch.cuda.empty_cache()
             warn(
                 f"{self.plan.title}: out of memory on {x.device} with {len(x):,} rows; going on with {self.micro:,} at "
-                "a time, which has the same gradient and takes longer. A smaller batch_size= or hidden= avoids it."
+                "a time, which takes longer and has the same gradient, but for what is drawn at random. A smaller "
+                "batch_size= or hidden= avoids it."
             )
 
     def loss_of(self, player: Player) -> str:
@@ -361,8 +367,9 @@ class Training:
 
     def check(self, terms: Mapping[str, Float], rates: Sequence[Sequence[float]], epoch: int) -> None:
         """Refuse to go on with what is no number or no learning."""
+        found: list[tuple[int, int, str]] = []
         for k, player in enumerate(self.plan.players):
-            losses, at_first = terms[self.loss_of(player)], ""
+            name, losses, at_first = self.loss_of(player).replace("_", " "), terms[self.loss_of(player)], ""
             bad = ~np.isfinite(losses)
             if player is self.plan.players[-1]:
                 self.first_loss = self.first_loss or float(losses[0])
@@ -370,17 +377,23 @@ class Training:
                 at_first = f"was {self.first_loss:.3g} at first and "
             if bad.any():
                 step = int(bad.argmax())
-                self.diverged(k, epoch, step, rates, f"the loss {at_first}is {losses[step]:.3g}")
+                found.append((step, k, f"the {name} {at_first}is {losses[step]:.3g}"))
+        if found:
+            step, _, how = min(found)
+            self.diverged(epoch, step, rates, how)
 
-    def diverged(self, player: int, epoch: int, step: int, rates: Sequence[Sequence[float]], how: str) -> NoReturn:
-        one = self.plan.players[player]
-        option, whose = "learning_rate", ""
-        if one is not self.plan.players[-1]:
-            option, whose = "discriminator_learning_rate", f" of the {one.name}"
+    def diverged(self, epoch: int, step: int, rates: Sequence[Sequence[float]], how: str) -> NoReturn:
+        """Say where it was, and name the rates of all players: one that explodes carries the others away."""
+        options, now = {}, {}
+        for player, rate in zip(self.plan.players, rates[step], strict=True):
+            last = player is self.plan.players[-1]
+            option = "learning_rate" if last else "discriminator_learning_rate"
+            now[option] = f"{rate:.2g}" + ("" if last else " (discriminator)")
+            options[option] = f"{option}={min(self.rates[player.name][0] / 10, 1e-3):.1g}"
         raise FloatingPointError(
-            f"{self.plan.title}: training{whose} diverged in epoch {epoch}, step {step + 1} of {len(rates)}, at a "
-            f"learning rate of {rates[step][player]:.2g}: {how}. Fit again with "
-            f"{option}={min(self.rates[one.name][0] / 10, 1e-3):.1g}."
+            f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {len(rates)}, at a learning "
+            f"rate of {' and '.join(reversed(now.values()))}: {how}. Fit again with "
+            f"{' or '.join(reversed(options.values()))}."
         )
 
     def complain(self, epoch: int) -> None:
@@ -461,19 +474,17 @@ def identity(
     network: Network, plan: Plan, training: Pairs, validation: Pairs, unlabeled: Pairs | None
 ) -> dict[str, Any]:
     """Return what another training differs in: a checkpoint of one is no start for the other."""
-    others: dict[str, Any] = {}
+    others = "none"
     if unlabeled is not None:
         # They have no moments of their own to be known by.
         some = np.unique(np.linspace(0, len(unlabeled) - 1, WINDOW).astype(np.intp))
-        others = {
-            "unlabeled rows": len(unlabeled),
-            "the unlabeled rows": checkpoint.digest([unlabeled.rows.rows, unlabeled.select(some).arrays()[0]]),
-        }
+        others = checkpoint.digest([unlabeled.rows.rows, unlabeled.select(some).arrays()[0]])
     return {
         **plan.options,
         "training rows": len(training),
         "validation rows": len(validation),
-        **others,
+        "unlabeled rows": 0 if unlabeled is None else len(unlabeled),
+        "the unlabeled rows": others,
         "landmarks": training.n_landmarks,
         "targets": training.n_targets,
         "the rows": checkpoint.digest([training.rows.rows, validation.rows.rows]),

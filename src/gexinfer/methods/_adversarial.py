@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -163,6 +164,10 @@ class Adversarial(Perceptron):
     def judge(self) -> Discriminator:
         return Discriminator(self.of(Prefix), self.config.discriminator_norm)
 
+    def prepare(self, player: str) -> None:
+        if player == Prefix.removesuffix("."):
+            self.judge().turn()
+
     def of(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): p for name, p in self.parameters.items() if name.startswith(prefix)}
 
@@ -215,7 +220,8 @@ class Adversarial(Perceptron):
 
 def spread(made: Tensor, measured: Tensor) -> Tensor:
     """Return the standard deviation over samples of what is made over that of what was measured."""
-    return (made.var(0, unbiased=False).mean() / measured.var(0, unbiased=False).mean().clamp_min(1e-12)).sqrt()
+    squares = [(values - values.mean(0)).square().mean() for values in (made, measured)]
+    return (squares[0] / squares[1].clamp_min(1e-12)).sqrt()
 
 
 def signs(last: Sequence[Mapping[str, float]], config: Any) -> dict[str, str]:
@@ -223,20 +229,27 @@ def signs(last: Sequence[Mapping[str, float]], config: Any) -> dict[str, str]:
     mean = {name: float(np.mean([entry[name] for entry in last])) for name in last[0]}
     rate = f"discriminator_learning_rate= (now {config.discriminator_learning_rate:g})"
     found: dict[str, str] = {}
-    if all(entry["told_apart"] < 0.55 for entry in last):
-        found["chance"] = (
-            f"the discriminator has been no better than chance for {len(last)} epochs: it scores the measured profile "
-            f"higher in {mean['told_apart']:.0%} of pairs (chance: 50%), and teaches little. Raise {rate} or "
-            "discriminator_hidden=, or lower lambda_adv=."
+    if all(entry["told_apart"] < 0.45 for entry in last):
+        found["outrun"] = (
+            f"the discriminator has not kept up for {len(last)} epochs: it scores what was measured higher in only "
+            f"{mean['told_apart']:.0%} of pairs, fewer than by chance. Raise {rate}, or lower lambda_adv=."
         )
-    lowest = AT_CHANCE.get(getattr(config, "adversarial", "least_squares"), 0.0) / 20
+    elif all(entry["told_apart"] < 0.55 for entry in last):
+        found["chance"] = (
+            f"the discriminator has been at chance for {len(last)} epochs: it scores what was measured higher in "
+            f"{mean['told_apart']:.0%} of pairs, and teaches little. Raise {rate} or discriminator_hidden=."
+        )
+    # Wasserstein's loss has no lowest value.
+    lowest = AT_CHANCE.get(getattr(config, "adversarial", "least_squares"), -inf) / 20
     if all(entry["discriminator_loss"] < lowest for entry in last):
+        weaker = "" if config.discriminator_norm == "spectral" else ", or take discriminator_norm='spectral'"
         found["certainty"] = (
             f"the discriminator has been certain for {len(last)} epochs: its loss is {mean['discriminator_loss']:.2g}, "
-            f"and what it teaches has little to do with what would look better. Lower {rate}, or take "
-            "discriminator_norm='spectral'."
+            f"and what it teaches has little to do with what would look better. Lower {rate} or "
+            f"discriminator_hidden={weaker}."
         )
-    if all(entry["spread"] < 0.1 for entry in last):
+    # One sample alone has no spread.
+    if config.batch_size > 1 and all(entry["spread"] < 0.1 for entry in last):
         found["collapse"] = (
             f"collapse: for {len(last)} epochs all samples have been made nearly alike, with {mean['spread']:.0%} of "
             f"the measured standard deviation. Lower {rate} or the lambda_ options, or raise warm_up=."

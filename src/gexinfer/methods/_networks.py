@@ -216,10 +216,13 @@ class Perceptron:
             h = TRUNKS[config.trunk](layer, x, config.layers)
         last = output_of(config)
         y = linear(h, self.weight(last), p[f"{last}.bias"])
-        return y + linear(x, self.weight("skip")) if "skip.weight" in p else y
+        return y + linear(x, p["skip.weight"]) if "skip.weight" in p else y
 
     def infer(self, x: Tensor) -> Tensor:
         return self.forward(x, generator=None)
+
+    def prepare(self, player: str) -> None:
+        """Nothing is to be done before a step."""
 
     def loss(self, player: str, step: Step) -> Loss:
         raise NotImplementedError
@@ -249,12 +252,9 @@ def output_of(config: Any) -> str:
 
 
 def linear_layers(parameters: Mapping[str, Any]) -> list[str]:
-    """Return the names of the hidden and output layers and the linear path."""
-    return [
-        name.removesuffix(".weight")
-        for name, p in parameters.items()
-        if name.endswith(".weight") and p.ndim == 2 and not name.startswith("conv.") and name.count(".") == 1
-    ]
+    """Return the names of the hidden layers and the output: not the linear path, which starts without a direction."""
+    numbers = [name.removesuffix(".weight") for name in parameters if name.endswith(".weight")]
+    return [number for number in numbers if number.isdecimal()]
 
 
 def optimiser_of(config: Any, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:

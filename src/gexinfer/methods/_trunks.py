@@ -127,7 +127,7 @@ def structure(trunk: str, kind: str, training: Pairs, rng: np.random.Generator) 
     p = training.n_landmarks
     order = np.arange(p)
     if p == 1:
-        return {"order": order, "neighbours": np.zeros((1, 1), np.intp)}
+        return {"order": order} | ({"neighbours": np.zeros((1, 1), np.intp)} if trunk == "graph" else {})
     if kind == "random":
         if trunk == "conv1d":
             return {"order": rng.permutation(p)}

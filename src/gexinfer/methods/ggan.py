@@ -109,8 +109,8 @@ class Conditional(Adversarial):
     def generator_loss(self, step: Step) -> Loss:
         """Every term is a mean over samples; the L1 term and the consistency over genes, too.
 
-        A score is one number for all targets of a sample, so it is divided by the root of their number: its pull on one
-        value then stands to that of the L1 term in the same way for 500 genes as for 10,000.
+        A score is one number for all targets of a sample, so it is divided by the root of their number: otherwise its
+        pull on one value, beside that of the L1 term, would grow with it.
         """
         config, x, y = self.config, step.x, step.y
         inferred = self.forward(x, step.generator).float()
@@ -127,9 +127,7 @@ class Conditional(Adversarial):
 
     def discriminator_loss(self, step: Step) -> Loss:
         config, x, y = self.config, step.x, step.y
-        judge = self.judge()
-        judge.turn()
-        visible = self.visible(step, y)
+        judge, visible = self.judge(), self.visible(step, y)
         with torch.no_grad():
             inferred = self.forward(x, step.generator).float()
         real, made = judge.score(x, y, visible), judge.score(x, inferred, visible)

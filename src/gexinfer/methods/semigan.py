@@ -74,12 +74,12 @@ class Cooperating(Adversarial):
     """Three networks: one infers targets from landmarks, one makes pairs of both from random numbers, one judges.
 
     The paper's summary: a GAN learns the joint distribution of landmarks and targets, its reliable pairs train the
-    inference network, and that one's trustworthy inferences serve the GAN. Where it says no more, chosen here: a pair
-    is trusted as far as the discriminator takes it for measured, its score cut to between 0 and 1, whoever made it. The
-    discriminator learns measured pairs as real and made pairs as not; inferred pairs of samples without targets as real
-    as far as they are trusted, else as not; the landmarks of such samples, shown without targets, as real. What is
-    inferred from such samples is to look measured, and, as what is inferred from all, to be the same under two
-    perturbations. Losses are least squares.
+    inference network, and that one's trustworthy inferences serve the GAN. Where it says no more, chosen here: a pair,
+    whoever made it, is trusted if the discriminator scores it no lower than half of the measured pairs of the batch.
+    The discriminator learns measured pairs as real and made pairs as not; inferred pairs of samples without targets as
+    real if they are trusted, and else nothing of them; the landmarks of such samples, shown without targets, as real.
+    What is inferred from such samples is to look measured, and, as what is inferred from all, to be the same under two
+    perturbations. What comes from the discriminator grows over the warm-up. Losses are least squares.
     """
 
     others = (Prefix, Made)
@@ -129,32 +129,38 @@ class Cooperating(Adversarial):
         if config.lambda_made:
             with torch.no_grad():
                 made_x, made_y = self.made(step)
-                trust = self.judge().score(made_x, made_y, self.visible(step, made_y)).clamp(0, 1)
+                trusted = self.trusted(made_x, made_y, step)
             errors = (self.forward(made_x, step.generator).float() - made_y).abs().mean(1)
-            terms["made"] = (trust * errors).mean()
+            terms["made"] = (trusted * errors).mean()
             total = total + config.lambda_made * self.ramp(step) * terms["made"]
         return Loss(total, terms)
 
+    @torch.no_grad()
+    def trusted(self, x: Tensor, y: Tensor, step: Step) -> Tensor:
+        """Return 1 for pairs that are scored no lower than half of the measured ones, else 0."""
+        judge, visible = self.judge(), self.visible(step, y)
+        return (judge.score(x, y, visible) >= judge.score(step.x, step.y, visible).median()).float()
+
     def discriminator_loss(self, step: Step) -> Loss:
-        judge = self.judge()
-        judge.turn()
-        visible = self.visible(step, step.y)
+        judge, visible = self.judge(), self.visible(step, step.y)
         with torch.no_grad():
             made_x, made_y = self.made(step)
         real, made = judge.score(step.x, step.y, visible), judge.score(made_x, made_y, visible)
         for_real, for_made = (real - 1).square().mean(), made.square().mean()
-        terms = {"told_apart": (real > made).float().mean(), "trust_in_made": made.detach().clamp(0, 1).mean()}
+        terms = {"told_apart": (real > made).float().mean(), "trusted_made": (made >= real.median()).float().mean()}
         if step.unlabeled is not None:
             with torch.no_grad():
                 inferred = self.forward(step.unlabeled, step.generator).float()
             scores = judge.score(step.unlabeled, inferred, visible)
-            trust = scores.detach().clamp(0, 1) * self.ramp(step)
-            terms["trust_in_inferred"] = trust.mean()
+            trusted = (scores >= real.median()).float()
+            terms["trusted_inferred"] = trusted.mean()
+            of_inferred = self.ramp(step) * (trusted * (scores - 1).square()).mean()
             # Their landmarks are real whatever is inferred from them.
             hidden = torch.zeros_like(visible)
             alone, made_alone = (judge.score(x, inferred, hidden) for x in (step.unlabeled, made_x))
-            for_real = (for_real + (trust * (scores - 1).square()).mean() + (alone - 1).square().mean()) / 3
-            for_made = (for_made + ((1 - trust) * scores.square()).mean() + made_alone.square().mean()) / 3
+            for_real = (for_real + (alone - 1).square().mean()) / 2
+            for_made = (for_made + made_alone.square().mean()) / 2
+            return Loss((for_real + for_made + of_inferred) / 2, terms)
         return Loss((for_real + for_made) / 2, terms)
 
     def generator_loss(self, step: Step) -> Loss:

@@ -220,7 +220,11 @@ def learn(
         unlabeled,
     )
     model = method.fit(task, config)
-    picked = "".join(f", {name} {value:.4g}" for name, value in model.notes.items() if not isinstance(value, str))
+    picked = "".join(
+        f", {name} {value:{',' if isinstance(value, int) else '.4g'}}"
+        for name, value in model.notes.items()
+        if not isinstance(value, str)
+    )
     error = ""
     if len(validation):
         mae = validation_error(method, model, config, task)

@@ -51,7 +51,7 @@ def unlabeled_pairs(unlabeled: AnnData | str, adata: AnnData, reference: Referen
             "of obs of adata."
         )
     if len(rows) == 0:
-        raise ValueError(f"unlabeled={unlabeled!r} holds no sample; leave it out.")
+        raise ValueError("unlabeled= holds no sample; leave it out.")
     found = Rows(in_row_order(source), rows, columns, np.empty(0, np.intp))
     sums = moments(found.blocks(), 0, len(found))
     refuse_not_finite(sums.not_finite, names, len(found), where)
