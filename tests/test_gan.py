@@ -347,8 +347,8 @@ def test_samples_without_targets_help():
         gx.tl.predict(adata, progress=False)
         table = gx.tl.evaluate(adata)
         ratios.append(table.loc["with", "mae"] / table.loc["alone", "mae"])
-    assert max(ratios) < 0.97
-    assert np.mean(ratios) < 0.94
+    assert max(ratios) < 0.99
+    assert np.mean(ratios) < 0.95
 
 
 # ---- the semi-supervised GAN
@@ -363,6 +363,7 @@ def cooperating(**options) -> Cooperating:
 def test_each_player_learns_from_all_that_it_should(unlabeled):
     network = cooperating(lambda_adv=1.0)
     batch = step(unlabeled=torch.randn(32, 6, generator=generator(8)) if unlabeled else None)
+    network.trusted = lambda x, y, step: torch.ones(len(x))
     expected = {"l1", "consistency", "made"} | ({"adversarial"} if unlabeled else set())
     terms = network.loss("network", batch).terms
     assert set(terms) == expected
@@ -380,14 +381,18 @@ def test_each_player_learns_from_all_that_it_should(unlabeled):
 
 def test_a_pair_counts_if_it_is_scored_as_high_as_half_of_the_measured_ones():
     network = cooperating(input_noise=0.0, dropout=0.0, lambda_cons=0.0)
-    batch, visible = step(), torch.ones(4, dtype=torch.bool)
+    batch, visible = step(seed=3), torch.ones(4, dtype=torch.bool)
     network.visible = lambda step, y: visible
     made_x, made_y = network.made(replace(batch, generator=generator(7)))
     judge = network.judge()
     measured = sorted(judge.score(batch.x, batch.y, visible).tolist())
-    expected = judge.score(made_x, made_y, visible) >= measured[15]  # the lower middle of 32
-    assert 0 < expected.sum() < 32
+    scores = judge.score(made_x, made_y, visible)
+    expected = scores >= measured[15]  # the lower middle of 32
+    assert 0 < expected.sum() <= 16
     torch.testing.assert_close(network.trusted(made_x, made_y, batch), expected.float())
+    # Where most are scored like that, none is trusted.
+    best = made_x[expected], made_y[expected]
+    assert network.trusted(*best, batch).sum() == 0
     term = network.loss("network", replace(batch, generator=generator(7))).terms["made"]
     errors = (network.infer(made_x) - made_y).abs().mean(1)
     torch.testing.assert_close(term, (errors * expected).mean())
@@ -457,6 +462,11 @@ def without_a_landmark(query):
     return query[:, 1:].copy()
 
 
+def with_a_gene_twice(query):
+    query.var_names = [*query.var_names[:-1], query.var_names[0]]
+    return query
+
+
 def with_nan(query):
     query.X[3, 5] = np.nan
     return query
@@ -467,6 +477,7 @@ def with_nan(query):
     [
         ("dgex", lambda q: q, ValueError, r"unlabeled= is for method='semigan'.*method='dgex' does not"),
         ("semigan", without_a_landmark, ValueError, r"unlabeled.var_names lacks 1 of the 60 landmarks"),
+        ("semigan", with_a_gene_twice, ValueError, r"unlabeled.var_names holds 1 names more than once"),
         ("semigan", with_nan, ValueError, r"unlabeled.X holds NaN or inf in 1 of 60 genes"),
         ("semigan", lambda q: q[:0].copy(), ValueError, r"holds no sample; leave it out"),
         ("semigan", lambda q: q.X, TypeError, r"unlabeled is a ndarray; pass an AnnData, or the name"),
@@ -480,6 +491,8 @@ def test_what_no_samples_without_targets_are(small, method, spoil, error, match)
     query = small[:20, small.var["landmark"]].copy()
     small.obs["all"] = small.obs["twice"] = True
     small.layers["twice"] = small.X.copy()
+    if method == "semigan" and spoil is not with_nan:  # as targets that were not measured often are
+        small.X[1, ~small.var["landmark"]] = np.nan
     before = small.copy()
     with pytest.raises(error, match=match):
         gx.tl.fit(small, method, unlabeled=spoil(query), progress=False)
@@ -563,7 +576,7 @@ def test_it_starts_from_another_of_its_kind_but_judges_anew(small, method):
 
 
 def epochs(n=10, **of_each):
-    entry = {"told_apart": 0.8, "discriminator_loss": 0.15, "spread": 0.9}
+    entry = {"told_apart": 0.8, "discriminator_loss": 0.15, "spread": 0.9, "l1": 0.3}
     return [entry | of_each for _ in range(n)]
 
 
@@ -572,10 +585,12 @@ def epochs(n=10, **of_each):
     [
         (epochs(), [], []),
         (epochs(told_apart=0.5), ["chance"], ["at chance for 10 epochs", "50% of pairs", "Raise discriminator_learning_rate= (now 0.002)"]),
-        (epochs(told_apart=0.1), ["outrun"], ["not kept up for 10 epochs", "only 10% of pairs", "or lower lambda_adv="]),
+        (epochs(told_apart=0.1), ["outrun"], ["not kept up for 10 epochs", "10% of pairs", "or lower lambda_adv="]),
         (epochs(discriminator_loss=0.01), ["certainty"], ["certain for 10 epochs", "its loss is 0.01", "Lower discriminator_learning_rate="]),
         (epochs(spread=0.02), ["collapse"], ["collapse: for 10 epochs", "2% of the measured standard deviation"]),
         ([*epochs(9, spread=0.02), *epochs(1)], [], []),
+        ([*epochs(1, told_apart=0.5), *epochs(9, told_apart=0.1)], ["outrun"], ["14% of pairs"]),
+        ([*epochs(1), *epochs(l1=0.6)], ["overwhelmed"], ["2.0 times its lowest for 10 epochs", "Lower lambda_adv= (now 0.3)"]),
     ],
 )  # fmt: skip
 def test_signs_of_trouble(history, expected, words):
@@ -590,6 +605,7 @@ def test_signs_of_trouble(history, expected, words):
     [
         ("ggan", {"discriminator_learning_rate": 1e-7, "lambda_adv": 5.0}, r"ggan, epoch \d+: the discriminator has not kept up for 10"),
         ("ggan", {"lambda_adv": 1e-6, "lambda_cons": 0.0, "learning_rate": 1e-6, "batch_size": 20, "epochs": 60}, r"ggan, epoch \d+: the discriminator has been certain for 10 .*Lower discriminator_learning_rate"),
+        ("ggan", {"lambda_adv": 100.0, "adversarial": "wasserstein"}, r"ggan, epoch \d+: the L1 term has been .* times its lowest.*lambda_adv= \(now 100\)"),
         ("ggan", {"lambda_cons": 1e3}, r"ggan, epoch \d+: collapse: for 10 epochs .*Lower .*lambda_"),
         ("semigan", {"discriminator_learning_rate": 1e-7}, r"semigan, epoch \d+: (collapse|the discriminator has (been at chance|not kept up))"),
     ],
@@ -637,6 +653,7 @@ def test_whoever_explodes_the_rates_of_all_are_named(small, method, rate):
             {"lambda_cons": 1.0, "input_noise": 0.0, "dropout": 0.0},
             "input_noise=0 and dropout=0 perturb nothing",
         ),
+        ("ggan", {"keep_discriminator": True, "lambda_adv": 0.0}, "with lambda_adv=0 there is none to keep"),
         ("ggan", {"warm_up": 1.0}, "warm_up=1.0 must be at least 0 and below 1"),
         ("ggan", {"discriminator_hidden": 0}, "discriminator_hidden=0 must be at least 1"),
         ("ggan", {"discriminator_learning_rate": 0.0}, "discriminator_learning_rate=0.0 must be positive"),

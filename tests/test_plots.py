@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gexinfer as gx
+from gexinfer._record import records
 from gexinfer.methods import METHODS
 
 
@@ -85,10 +86,27 @@ def test_training_leaves_off_what_would_flatten_the_curves(evaluated):
     assert not any("ridge" in label and "above" in label for label in labels)
 
 
+def test_terms(evaluated):
+    ax = gx.pl.terms(evaluated, "ggan")
+    arrays = records(evaluated)["ggan"].model.arrays
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert {"loss", "l1", "adversarial", "consistency", "discriminator_loss", "told_apart", "spread"} == set(lines)
+    for name, values in lines.items():
+        np.testing.assert_array_equal(values, arrays[f"0.history.{name}"])
+    assert ax.get_yscale() == "log"
+    assert drawn(ax) > 5000
+    assert [line.get_label() for line in gx.pl.terms(evaluated, "dgex").lines] == ["loss"]
+    with pytest.raises(ValueError, match="there are several.*'dgex'.*name one with key="):
+        gx.pl.terms(evaluated)
+    with pytest.raises(ValueError, match="trained by epochs: run gexinfer.tl.fit"):
+        gx.pl.terms(evaluated, "ridge")
+
+
 def test_ax_is_drawn_on(evaluated):
     for function, options in (
         (gx.pl.error_density, {}),
         (gx.pl.training, {}),
+        (gx.pl.terms, {"key": "semigan"}),
         (gx.pl.error_scatter, {"key": "ridge", "against": "ols"}),
     ):
         _, ax = plt.subplots()

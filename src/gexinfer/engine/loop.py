@@ -390,10 +390,12 @@ class Training:
             option = "learning_rate" if last else "discriminator_learning_rate"
             now[option] = f"{rate:.2g}" + ("" if last else " (discriminator)")
             options[option] = f"{option}={min(self.rates[player.name][0] / 10, 1e-3):.1g}"
+        heavy = {name: value for name, value in self.plan.options.items() if name.startswith("lambda_") and value > 1}
+        remedies = [*reversed(options.values()), *(f"a lower {name}= (now {value:g})" for name, value in heavy.items())]
         raise FloatingPointError(
             f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {len(rates)}, at a learning "
             f"rate of {' and '.join(reversed(now.values()))}: {how}. Fit again with "
-            f"{' or '.join(reversed(options.values()))}."
+            f"{' or '.join(remedies)}."
         )
 
     def complain(self, epoch: int) -> None:

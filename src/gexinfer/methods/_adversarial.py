@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -46,6 +46,10 @@ class AdversarialOptions(NetworkOptions):
     warm_up: float = by_recipe()
     # Store what learned beside the network that infers, too.
     keep_discriminator: bool = False
+
+    # What is said where the discriminator does not keep up, and where all is made alike, beside its rate.
+    outrun_advice: ClassVar[str]
+    collapse_advice: ClassVar[str]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,11 +215,8 @@ class Adversarial(Perceptron):
         return 2 * super().activations(n_in, n_out) + 4 * (n_in + n_out) + 4 * self.config.discriminator_hidden
 
     def complaints(self, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
-        last = history[-PATIENCE:]
         after_warm_up = len(history) - PATIENCE >= self.config.warm_up * self.config.epochs
-        if not after_warm_up or "told_apart" not in last[-1]:
-            return {}
-        return signs(last, self.config)
+        return signs(history, self.config) if after_warm_up and "told_apart" in history[-1] else {}
 
 
 def spread(made: Tensor, measured: Tensor) -> Tensor:
@@ -224,21 +225,24 @@ def spread(made: Tensor, measured: Tensor) -> Tensor:
     return (squares[0] / squares[1].clamp_min(1e-12)).sqrt()
 
 
-def signs(last: Sequence[Mapping[str, float]], config: Any) -> dict[str, str]:
-    """Return what has gone wrong in all of these epochs, and what to change."""
+def signs(history: Sequence[Mapping[str, float]], config: Any) -> dict[str, str]:
+    """Return what has gone wrong in all of the last epochs, and what to change."""
+    last = history[-PATIENCE:]
     mean = {name: float(np.mean([entry[name] for entry in last])) for name in last[0]}
     rate = f"discriminator_learning_rate= (now {config.discriminator_learning_rate:g})"
     found: dict[str, str] = {}
-    if all(entry["told_apart"] < 0.45 for entry in last):
-        found["outrun"] = (
-            f"the discriminator has not kept up for {len(last)} epochs: it scores what was measured higher in only "
-            f"{mean['told_apart']:.0%} of pairs, fewer than by chance. Raise {rate}, or lower lambda_adv=."
-        )
-    elif all(entry["told_apart"] < 0.55 for entry in last):
-        found["chance"] = (
-            f"the discriminator has been at chance for {len(last)} epochs: it scores what was measured higher in "
-            f"{mean['told_apart']:.0%} of pairs, and teaches little. Raise {rate} or discriminator_hidden=."
-        )
+    if all(entry["told_apart"] < 0.55 for entry in last):
+        higher = f"it scores what was measured higher in {mean['told_apart']:.0%} of pairs"
+        if mean["told_apart"] < 0.45:
+            found["outrun"] = (
+                f"the discriminator has not kept up for {len(last)} epochs: {higher}, fewer than by chance, and it "
+                f"misleads. Raise {rate}{config.outrun_advice}."
+            )
+        else:
+            found["chance"] = (
+                f"the discriminator has been at chance for {len(last)} epochs: {higher}, and teaches little; "
+                f"the model is nearly that of the other terms. Raise {rate} or discriminator_hidden=."
+            )
     # Wasserstein's loss has no lowest value.
     lowest = AT_CHANCE.get(getattr(config, "adversarial", "least_squares"), -inf) / 20
     if all(entry["discriminator_loss"] < lowest for entry in last):
@@ -251,7 +255,13 @@ def signs(last: Sequence[Mapping[str, float]], config: Any) -> dict[str, str]:
     # One sample alone has no spread.
     if config.batch_size > 1 and all(entry["spread"] < 0.1 for entry in last):
         found["collapse"] = (
-            f"collapse: for {len(last)} epochs all samples have been made nearly alike, with {mean['spread']:.0%} of "
-            f"the measured standard deviation. Lower {rate} or the lambda_ options, or raise warm_up=."
+            f"collapse: for {len(last)} epochs the generator has made all samples nearly alike, with "
+            f"{mean['spread']:.0%} of the measured standard deviation. {config.collapse_advice}"
+        )
+    lowest_l1 = min(entry["l1"] for entry in history)
+    if all(entry["l1"] > 1.5 * lowest_l1 for entry in last):
+        found["overwhelmed"] = (
+            f"the L1 term has been {mean['l1'] / lowest_l1:.1f} times its lowest for {len(last)} epochs: the others "
+            f"outweigh it. Lower lambda_adv= (now {config.lambda_adv:g}) or lambda_cons= (now {config.lambda_cons:g})."
         )
     return found

@@ -87,8 +87,15 @@ class GGAN(AdversarialOptions):
     """Options of the conditional GAN."""
 
     recipes = RECIPES
+    outrun_advice = ", or lower lambda_adv="
+    collapse_advice = "Lower lambda_adv= or lambda_cons=, or raise warm_up=."
 
     adversarial: Literal["least_squares", "hinge", "wasserstein"] = by_recipe()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_discriminator and not self.lambda_adv:
+            raise ValueError("keep_discriminator=True: with lambda_adv=0 there is none to keep; leave it out.")
 
 
 class Conditional(Adversarial):

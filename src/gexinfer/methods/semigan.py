@@ -58,6 +58,8 @@ class SemiGAN(AdversarialOptions):
     """Options of the semi-supervised GAN."""
 
     recipes = RECIPES
+    outrun_advice = ", or epochs= where few samples have targets; pairs that it cannot judge are left out meanwhile"
+    collapse_advice = "Its pairs help little; the inference network learns without. Lower discriminator_learning_rate=."
 
     recipe: Literal["modern"] = "modern"
     # Weight of the pairs that the generator makes.
@@ -75,7 +77,8 @@ class Cooperating(Adversarial):
 
     The paper's summary: a GAN learns the joint distribution of landmarks and targets, its reliable pairs train the
     inference network, and that one's trustworthy inferences serve the GAN. Where it says no more, chosen here: a pair,
-    whoever made it, is trusted if the discriminator scores it no lower than half of the measured pairs of the batch.
+    whoever made it, is trusted if the discriminator scores it no lower than half of the measured pairs of the batch;
+    where it does so with most of a batch's made pairs, it cannot tell, and none of them is trusted.
     The discriminator learns measured pairs as real and made pairs as not; inferred pairs of samples without targets as
     real if they are trusted, and else nothing of them; the landmarks of such samples, shown without targets, as real.
     What is inferred from such samples is to look measured, and, as what is inferred from all, to be the same under two
@@ -136,10 +139,12 @@ class Cooperating(Adversarial):
         return Loss(total, terms)
 
     @torch.no_grad()
-    def trusted(self, x: Tensor, y: Tensor, step: Step) -> Tensor:
-        """Return 1 for pairs that are scored no lower than half of the measured ones, else 0."""
-        judge, visible = self.judge(), self.visible(step, y)
-        return (judge.score(x, y, visible) >= judge.score(step.x, step.y, visible).median()).float()
+    def trusted(self, made_x: Tensor, made_y: Tensor, step: Step) -> Tensor:
+        """Return 1 for made pairs that are trusted, else 0."""
+        judge, visible = self.judge(), self.visible(step, made_y)
+        high = as_measured(judge.score(made_x, made_y, visible), judge.score(step.x, step.y, visible))
+        # Who takes most of them for measured is no judge.
+        return high * (high.mean() <= 0.5)
 
     def discriminator_loss(self, step: Step) -> Loss:
         judge, visible = self.judge(), self.visible(step, step.y)
@@ -147,12 +152,12 @@ class Cooperating(Adversarial):
             made_x, made_y = self.made(step)
         real, made = judge.score(step.x, step.y, visible), judge.score(made_x, made_y, visible)
         for_real, for_made = (real - 1).square().mean(), made.square().mean()
-        terms = {"told_apart": (real > made).float().mean(), "trusted_made": (made >= real.median()).float().mean()}
+        terms = {"told_apart": (real > made).float().mean(), "trusted_made": as_measured(made, real).mean()}
         if step.unlabeled is not None:
             with torch.no_grad():
                 inferred = self.forward(step.unlabeled, step.generator).float()
             scores = judge.score(step.unlabeled, inferred, visible)
-            trusted = (scores >= real.median()).float()
+            trusted = as_measured(scores, real)
             terms["trusted_inferred"] = trusted.mean()
             of_inferred = self.ramp(step) * (trusted * (scores - 1).square()).mean()
             # Their landmarks are real whatever is inferred from them.
@@ -175,6 +180,11 @@ class Cooperating(Adversarial):
     def activations(self, n_in: int, n_out: int) -> int:
         # Twice the rows go through it, and as many that were made.
         return 3 * super().activations(n_in, n_out) + 2 * self.config.generator_hidden
+
+
+def as_measured(scores: Tensor, measured: Tensor) -> Tensor:
+    """Return 1 for scores no lower than those of half of the measured pairs, else 0."""
+    return (scores.detach() >= measured.detach().median()).float()
 
 
 METHOD = Method(

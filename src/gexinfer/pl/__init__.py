@@ -2,6 +2,7 @@
 
 from gexinfer.pl._error_density import error_density
 from gexinfer.pl._error_scatter import error_scatter
+from gexinfer.pl._terms import terms
 from gexinfer.pl._training import training
 
-__all__ = ["error_density", "error_scatter", "training"]
+__all__ = ["error_density", "error_scatter", "terms", "training"]

@@ -35,7 +35,7 @@ from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, Model, Task, configure, get_method
 from gexinfer.methods._contract import mean_absolute_error
 from gexinfer.tl._init import matched, model_to_start_from, same_shape
-from gexinfer.tl._unlabeled import unlabeled_pairs
+from gexinfer.tl._unlabeled import unlabeled_samples
 from gexinfer.tl._values import profile, refuse_not_finite, where_from
 
 FEWEST_ROWS = 10
@@ -153,7 +153,8 @@ def fit(
     UserWarning
         The values look like raw counts or like standardised ones, a gene is constant, `ols` has too few rows or
         collinear landmarks, the training of a network was interrupted or ran out of memory on the device, a GAN's
-        discriminator is at chance or certain for long, its generator collapses, or `unlabeled` is on another scale.
+        discriminator is at chance, outrun or certain for long, its generator collapses or its other terms outweigh L1,
+        or `unlabeled` is on another scale.
 
     References
     ----------
@@ -173,10 +174,12 @@ def fit(
     check_key(adata, key, chosen, layer)
     rows = resolve_rows(adata, layer, targets, allow_overlap)
     check_validation(chosen, config, rows)
+    # Before the values are looked at: of samples on no side they need not be finite.
+    others = None if unlabeled is None else unlabeled_samples(unlabeled, adata, layer, rows[0].landmarks, chosen)
     reference = look(adata, layer, *rows, products=chosen.products)
-    others = None if unlabeled is None else unlabeled_pairs(unlabeled, adata, reference, chosen)
+    alone = None if others is None else others.pairs(reference)
     fitted = learn(
-        adata, reference, chosen, config, key, rng=rng, device=device, run=run, source=source, unlabeled=others
+        adata, reference, chosen, config, key, rng=rng, device=device, run=run, source=source, unlabeled=alone
     )
     adata = adata.copy() if copy else adata
     write_model(adata, key, fitted)

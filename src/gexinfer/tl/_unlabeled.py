@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._slots import SPLIT, check_unique, layer_names, matrix, split_rows
+from gexinfer._slots import SPLIT, layer_names, matrix, split_rows
 from gexinfer.engine.blocks import Indices, Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
@@ -20,19 +21,44 @@ if TYPE_CHECKING:
     from gexinfer.tl._fit import Reference
 
 
-def unlabeled_pairs(unlabeled: AnnData | str, adata: AnnData, reference: Reference, method: Method) -> Pairs:
-    """Return the landmarks of samples without targets, standardised as the training rows are."""
+@dataclass(frozen=True)
+class Unlabeled:
+    """Landmarks of samples without targets, what they are called in a message, and the names of these landmarks."""
+
+    rows: Rows
+    where: str
+    landmarks: pd.Index
+
+    def pairs(self, reference: Reference) -> Pairs:
+        """Return them standardised as the training rows are, having looked at their values."""
+        sums = moments(self.rows.blocks(), 0, len(self.rows))
+        refuse_not_finite(sums.not_finite, self.landmarks, len(self.rows), self.where)
+        n, scale = len(self.landmarks), reference.moments.scale
+        landmarks = Scale(scale.mean[:n], scale.sd[:n])
+        columns = self.rows.landmarks
+        mismatch = scale_mismatch(reference.values, landmarks.mean, self.rows.source, self.rows.rows, columns)
+        if mismatch:
+            warn(f"unlabeled: {mismatch}Bring {self.where} to the units of the fit.")
+        return Pairs(self.rows, landmarks)
+
+
+def unlabeled_samples(unlabeled: Any, adata: AnnData, layer: str | None, places: Indices, method: Method) -> Unlabeled:
+    """Return the samples that `unlabeled` stands for; the landmarks stand at `places` of `adata`."""
     if not method.takes_unlabeled:
         having = [name for name in METHODS if get_method(name).takes_unlabeled]
         raise ValueError(
             f"unlabeled= is for method={listed(having)}, which learns from landmarks alone, too; "
             f"method={method.name!r} does not."
         )
-    train = reference.train
-    names = adata.var_names[train.landmarks]
+    names = adata.var_names[places]
     if isinstance(unlabeled, AnnData):
-        layer = reference.layer if reference.layer in layer_names(unlabeled) else None
-        check_unique(unlabeled)
+        layer = layer if layer in layer_names(unlabeled) else None
+        if not unlabeled.var_names.is_unique:
+            twice = unlabeled.var_names[unlabeled.var_names.duplicated()].unique()
+            raise ValueError(
+                f"unlabeled.var_names holds {len(twice):,} names more than once: {listed(twice)}. Sum or drop the "
+                "duplicates first."
+            )
         absent = lacking(list(names), unlabeled.var_names)
         if absent:
             raise ValueError(
@@ -41,10 +67,10 @@ def unlabeled_pairs(unlabeled: AnnData | str, adata: AnnData, reference: Referen
                 "measure, or set var_names to the same kind of id."
             )
         source, rows = matrix(unlabeled, layer), np.arange(unlabeled.n_obs)
-        columns, where = locate(list(names), unlabeled.var_names), where_from(layer).replace("adata", "unlabeled")
+        places, where = locate(list(names), unlabeled.var_names), where_from(layer).replace("adata", "unlabeled")
     elif isinstance(unlabeled, str):
-        layer, rows = rows_of(unlabeled, adata, reference.layer)
-        source, columns, where = matrix(adata, layer), train.landmarks, where_from(layer)
+        layer, rows = rows_of(unlabeled, adata, layer)
+        source, where = matrix(adata, layer), where_from(layer)
     else:
         raise TypeError(
             f"unlabeled is a {type(unlabeled).__name__}; pass an AnnData, or the name of a layer or of a bool column "
@@ -52,15 +78,7 @@ def unlabeled_pairs(unlabeled: AnnData | str, adata: AnnData, reference: Referen
         )
     if len(rows) == 0:
         raise ValueError("unlabeled= holds no sample; leave it out.")
-    found = Rows(in_row_order(source), rows, columns, np.empty(0, np.intp))
-    sums = moments(found.blocks(), 0, len(found))
-    refuse_not_finite(sums.not_finite, names, len(found), where)
-    n, scale = len(names), reference.moments.scale
-    landmarks = Scale(scale.mean[:n], scale.sd[:n])
-    mismatch = scale_mismatch(reference.values, landmarks.mean, found.source, rows, columns)
-    if mismatch:
-        warn(f"unlabeled: {mismatch}Bring {where} to the units of the fit.")
-    return Pairs(found, landmarks)
+    return Unlabeled(Rows(in_row_order(source), rows, places, np.empty(0, np.intp)), where, names)
 
 
 def rows_of(name: str, adata: AnnData, layer: str | None) -> tuple[str | None, Indices]:
@@ -74,7 +92,8 @@ def rows_of(name: str, adata: AnnData, layer: str | None) -> tuple[str | None, I
     if not is_column:
         raise KeyError(
             f"unlabeled={name!r} is neither a layer of adata, which has {layer_names(adata)}, nor a column of "
-            f"adata.obs, which has {listed(list(adata.obs.columns), 20)}."
+            f"adata.obs, which has {listed(list(adata.obs.columns), 20)}. A file must be read first: "
+            "unlabeled=anndata.read_h5ad(path)."
         )
     marks = adata.obs[name]
     if marks.isna().any() or not pd.api.types.is_bool_dtype(marks):
@@ -85,6 +104,8 @@ def rows_of(name: str, adata: AnnData, layer: str | None) -> tuple[str | None, I
         raise ValueError(
             f"adata.obs[{name!r}] marks {both.sum():,} samples that adata.obs[{SPLIT!r}] puts on a side, e.g. "
             f"{listed(list(adata.obs_names[rows][both]), 3)}. A sample without targets belongs to none: set "
-            f"adata.obs.loc[adata.obs[{name!r}], {SPLIT!r}] = None."
+            f"adata.obs.loc[adata.obs[{name!r}], {SPLIT!r}] = None, or split the others alone: "
+            f"whole = adata[~adata.obs[{name!r}]].copy(); gexinfer.pp.split(whole); "
+            f"adata.obs[{SPLIT!r}] = whole.obs[{SPLIT!r}]."
         )
     return layer, rows
