@@ -567,8 +567,7 @@ def test_it_starts_from_another_of_its_kind_but_judges_anew(small, method):
     gx.tl.fit(small, method, progress=False, keep_discriminator=True, **QUICK)
     short = QUICK | {"epochs": 1}
     gx.tl.fit(small, method, key_added="on", init=small, learning_rate=1e-12, weight_decay=0.0, progress=False, **short)
-    for adata in (small,):
-        gx.tl.predict(adata, progress=False)
+    gx.tl.predict(small, progress=False)
     np.testing.assert_allclose(small.layers["on"], small.layers[method], rtol=1e-4, atol=1e-4)
 
 

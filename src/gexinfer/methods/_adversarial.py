@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.loop import Player, Step
 from gexinfer.engine.schedules import SCHEDULES
-from gexinfer.methods._networks import ACTIVATIONS, NetworkOptions, Perceptron, by_recipe
+from gexinfer.methods._networks import ACTIVATIONS, MODERN, NetworkOptions, Perceptron, by_recipe, of_length
 from gexinfer.methods._trunks import glorot
 
 # The share of targets that the discriminator is shown, at first and at last: what it could tell apart by a detail of
@@ -26,7 +26,20 @@ PENALTY = 10.0
 # So many epochs in a row are no accident.
 PATIENCE = 10
 
-Prefix = "discriminator."
+# What the names of the discriminator's parameters begin with.
+JUDGE = "discriminator."
+# What the modern recipes of the GANs share: with it the discriminator neither wins nor loses on the bundled data.
+MODERN_GAN: dict[str, Any] = {
+    **MODERN,
+    "epochs": 60,
+    "lambda_adv": 0.3,
+    "lambda_cons": 0.1,
+    "discriminator_hidden": 500,
+    "discriminator_learning_rate": 2e-3,
+    "discriminator_momentum": 0.5,
+    "discriminator_norm": "spectral",
+    "warm_up": 0.2,
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ class Discriminator:
     def weight(self, i: int) -> Tensor:
         weight = self.parameters[f"{i}.weight"]
         if self.norm == "weight":
-            return weight * (self.parameters[f"{i}.length"] / weight.norm(dim=1).clamp_min(1e-12))[:, None]
+            return of_length(weight, self.parameters[f"{i}.length"])
         if self.norm == "spectral":
             # The largest singular value, with a direction that follows the weights a step at a time.
             left = self.parameters[f"{i}.direction"]
@@ -155,7 +168,7 @@ def gradient_penalty(judge: Discriminator, x: Tensor, y: Tensor, made: Tensor, v
 class Adversarial(Perceptron):
     """A network that infers, with a discriminator beside it."""
 
-    others: tuple[str, ...] = (Prefix,)
+    others: tuple[str, ...] = (JUDGE,)
 
     @classmethod
     def learning(cls, config: Any, drawn: Mapping[str, Tensor], *rest: Any) -> Self:
@@ -166,10 +179,10 @@ class Adversarial(Perceptron):
         return network
 
     def judge(self) -> Discriminator:
-        return Discriminator(self.of(Prefix), self.config.discriminator_norm)
+        return Discriminator(self.of(JUDGE), self.config.discriminator_norm)
 
     def prepare(self, player: str) -> None:
-        if player == Prefix.removesuffix("."):
+        if player == JUDGE.removesuffix("."):
             self.judge().turn()
 
     def of(self, prefix: str) -> dict[str, Tensor]:
@@ -203,11 +216,11 @@ class Adversarial(Perceptron):
         beside = (
             {n: a for n, a in trained.items() if n.startswith(self.others)} if self.config.keep_discriminator else {}
         )
-        judge = {n.removeprefix(Prefix): torch.from_numpy(a) for n, a in beside.items() if n.startswith(Prefix)}
+        judge = {n.removeprefix(JUDGE): torch.from_numpy(a) for n, a in beside.items() if n.startswith(JUDGE)}
         if judge:
             plain = Discriminator(judge, self.config.discriminator_norm).plain()
-            beside = {n: a for n, a in beside.items() if not n.startswith(Prefix)}
-            beside |= {Prefix + name: p.numpy() for name, p in plain.items()}
+            beside = {n: a for n, a in beside.items() if not n.startswith(JUDGE)}
+            beside |= {JUDGE + name: p.numpy() for name, p in plain.items()}
         return arrays | beside
 
     def activations(self, n_in: int, n_out: int) -> int:

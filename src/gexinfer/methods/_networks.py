@@ -49,6 +49,22 @@ CLUSTER_ROWS = 2000
 SHAPE = ("trunk", "structure", "layers", "hidden", "activation", "layer_norm", "skip", "target_blocks")
 
 
+# What the modern recipes of all networks share. It was found for `dgex`, by benchmarks/search_recipe.py.
+MODERN: dict[str, Any] = {
+    "dropout": 0.2,
+    "layer_norm": True,
+    "weight_norm": False,
+    "skip": True,
+    "input_noise": 0.3,
+    "optimiser": "adamw",
+    "schedule": "one_cycle",
+    "weight_decay": 3.0,
+    "ema": 0.0,
+    "batch_size": 128,
+    "learning_rate": 2e-3,
+}
+
+
 def by_recipe() -> Any:
     """Return a field that the recipe fills in where the user says nothing."""
     return field(default=None)
@@ -189,9 +205,7 @@ class Perceptron:
         """Return the weights of a linear layer, whether their length is learned apart or not."""
         weight = self.parameters[f"{name}.weight"]
         length = self.parameters.get(f"{name}.length")
-        if length is None:
-            return weight
-        return weight * (length / weight.norm(dim=1).clamp_min(1e-12))[:, None]
+        return weight if length is None else of_length(weight, length)
 
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Map (rows, landmarks) to (rows, targets); a generator turns noise and dropout on."""
@@ -244,6 +258,11 @@ class Perceptron:
             wide = 4 * config.layers * CHANNELS * n_in
         # Each layer keeps its input, what comes out of its norm and its activation, and its dropout.
         return wide + 4 * config.layers * config.hidden + 3 * n_out
+
+
+def of_length(weight: Tensor, length: Tensor) -> Tensor:
+    """Return weights of these directions, whose length for each unit is learned apart."""
+    return weight * (length / weight.norm(dim=1).clamp_min(1e-12))[:, None]
 
 
 def output_of(config: Any) -> str:

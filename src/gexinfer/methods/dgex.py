@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gexinfer.engine.loop import Loss, Step
 from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import SHAPE, NetworkOptions, Perceptron, by_recipe, fit, infer
+from gexinfer.methods._networks import MODERN, SHAPE, NetworkOptions, Perceptron, by_recipe, fit, infer
 from gexinfer.methods._trunks import LAYERS
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -39,23 +39,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     # because most of the relation is linear; noise on the input, dropout and a strong decay because most data sets have
     # fewer samples than twice the landmarks.
     "modern": {
+        **MODERN,
         "trunk": "mlp",
         "layers": 1,
         "hidden": 1000,
-        "dropout": 0.2,
         "activation": "gelu",
         "loss": "l1",
-        "layer_norm": True,
-        "weight_norm": False,
-        "skip": True,
-        "input_noise": 0.3,
-        "optimiser": "adamw",
-        "schedule": "one_cycle",
-        "weight_decay": 3.0,
-        "ema": 0.0,
         "epochs": 100,
-        "batch_size": 128,
-        "learning_rate": 2e-3,
     },
 }
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from gexinfer.engine.loop import Loss, Player, Step
 from gexinfer.methods._adversarial import (
+    JUDGE,
     LOSSES,
+    MODERN_GAN,
     Adversarial,
     AdversarialOptions,
     Discriminator,
-    Prefix,
     gradient_penalty,
     spread,
 )
@@ -54,30 +55,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warm_up": 0.0,
     },
     "modern": {
+        **MODERN_GAN,
         "trunk": "dense",
         "layers": 2,
         "hidden": 500,
-        "dropout": 0.2,
         "activation": "leaky_relu",
-        "layer_norm": True,
-        "weight_norm": False,
-        "skip": True,
-        "input_noise": 0.3,
-        "optimiser": "adamw",
-        "schedule": "one_cycle",
-        "weight_decay": 3.0,
-        "ema": 0.0,
-        "epochs": 60,
-        "batch_size": 128,
-        "learning_rate": 2e-3,
-        "lambda_adv": 0.3,
-        "lambda_cons": 0.1,
         "adversarial": "least_squares",
-        "discriminator_hidden": 500,
-        "discriminator_learning_rate": 2e-3,
-        "discriminator_momentum": 0.5,
-        "discriminator_norm": "spectral",
-        "warm_up": 0.2,
     },
 }
 
@@ -105,10 +88,10 @@ class Conditional(Adversarial):
     def drawn(cls, config: Any, n_in: int, n_out: int, generator: torch.Generator) -> dict[str, Tensor]:
         parameters = super().drawn(config, n_in, n_out, generator)
         beside = Discriminator.drawn(config, n_in, n_out, generator) if config.lambda_adv else {}
-        return parameters | {Prefix + name: p for name, p in beside.items()}
+        return parameters | {JUDGE + name: p for name, p in beside.items()}
 
     def players(self) -> list[Player]:
-        return ([self.player(Prefix)] if self.config.lambda_adv else []) + super().players()
+        return ([self.player(JUDGE)] if self.config.lambda_adv else []) + super().players()
 
     def loss(self, player: str, step: Step) -> Loss:
         return self.discriminator_loss(step) if player == "discriminator" else self.generator_loss(step)

@@ -13,42 +13,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gexinfer.engine.loop import Loss, Player, Step
-from gexinfer.methods._adversarial import Adversarial, AdversarialOptions, Discriminator, Prefix, spread
+from gexinfer.methods._adversarial import JUDGE, MODERN_GAN, Adversarial, AdversarialOptions, Discriminator, spread
 from gexinfer.methods._contract import Method
 from gexinfer.methods._networks import ACTIVATIONS, SHAPE, by_recipe, fit, infer
 from gexinfer.methods._trunks import glorot
 
 # Random numbers that the generator makes a pair of.
 LATENT = 100
-Made = "generator."
+# What the names of its parameters begin with.
+MAKER = "generator."
 
 RECIPES: dict[str, dict[str, Any]] = {
     "modern": {
+        **MODERN_GAN,
         "trunk": "mlp",
         "layers": 1,
         "hidden": 1000,
-        "dropout": 0.2,
         "activation": "gelu",
-        "layer_norm": True,
-        "weight_norm": False,
-        "skip": True,
-        "input_noise": 0.3,
-        "optimiser": "adamw",
-        "schedule": "one_cycle",
-        "weight_decay": 3.0,
-        "ema": 0.0,
-        "epochs": 60,
-        "batch_size": 128,
-        "learning_rate": 2e-3,
-        "lambda_adv": 0.3,
         "lambda_made": 0.1,
-        "lambda_cons": 0.1,
         "generator_hidden": 500,
-        "discriminator_hidden": 500,
-        "discriminator_learning_rate": 2e-3,
-        "discriminator_momentum": 0.5,
-        "discriminator_norm": "spectral",
-        "warm_up": 0.2,
     }
 }
 
@@ -85,21 +68,21 @@ class Cooperating(Adversarial):
     perturbations. What comes from the discriminator grows over the warm-up. Losses are least squares.
     """
 
-    others = (Prefix, Made)
+    others = (JUDGE, MAKER)
 
     @classmethod
     def drawn(cls, config: Any, n_in: int, n_out: int, generator: torch.Generator) -> dict[str, Tensor]:
         parameters = super().drawn(config, n_in, n_out, generator)
         judge = Discriminator.drawn(config, n_in, n_out, generator)
-        parameters |= {Prefix + name: p for name, p in judge.items()}
+        parameters |= {JUDGE + name: p for name, p in judge.items()}
         widths = [LATENT, config.generator_hidden, config.generator_hidden, n_in + n_out]
         for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            parameters[f"{Made}{i}.weight"] = glorot(b, a, generator=generator)
-            parameters[f"{Made}{i}.bias"] = torch.zeros(b)
+            parameters[f"{MAKER}{i}.weight"] = glorot(b, a, generator=generator)
+            parameters[f"{MAKER}{i}.bias"] = torch.zeros(b)
         return parameters
 
     def players(self) -> list[Player]:
-        return [self.player(Prefix), self.player(Made), *super().players()]
+        return [self.player(JUDGE), self.player(MAKER), *super().players()]
 
     def loss(self, player: str, step: Step) -> Loss:
         losses = {"discriminator": self.discriminator_loss, "generator": self.generator_loss}
@@ -107,7 +90,7 @@ class Cooperating(Adversarial):
 
     def made(self, step: Step) -> tuple[Tensor, Tensor]:
         """Make as many pairs of landmarks and targets as there are in the batch."""
-        p: Mapping[str, Tensor] = self.of(Made)
+        p: Mapping[str, Tensor] = self.of(MAKER)
         h = torch.empty(len(step.x), LATENT, device=step.x.device).normal_(generator=step.generator)
         for i in range(2):
             h = ACTIVATIONS["leaky_relu"](F.linear(h, p[f"{i}.weight"], p[f"{i}.bias"]))
