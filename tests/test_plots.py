@@ -96,6 +96,8 @@ def test_terms(evaluated):
     assert ax.get_yscale() == "log"
     assert drawn(ax) > 5000
     assert [line.get_label() for line in gx.pl.terms(evaluated, "dgex").lines] == ["loss"]
+    many = [(line.get_color(), line.get_linestyle()) for line in gx.pl.terms(evaluated, "semigan").lines]
+    assert len(set(many)) == len(many)
     with pytest.raises(ValueError, match="there are several.*'dgex'.*name one with key="):
         gx.pl.terms(evaluated)
     with pytest.raises(ValueError, match="trained by epochs: run gexinfer.tl.fit"):
