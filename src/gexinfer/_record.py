@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -17,11 +18,12 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from gexinfer._names import digests, listed
-from gexinfer.engine.blocks import Float, Scale, row_slices
+from gexinfer.engine.blocks import Float, Scale, Wide, row_slices
+from gexinfer.engine.gaussian import Gaussian, unpacked
 from gexinfer.methods import METHODS, Model, configure, get_method
 from gexinfer.methods._contract import SIMILAR
 
-SCHEMA = 1
+SCHEMA = 2
 # A long one-dimensional vector is very slow to read lazily from h5ad.
 PAGE = 2**20
 # Rows are inferred in blocks of exactly this many, so that a sample's result does not depend, in the last bit, on which
@@ -29,13 +31,16 @@ PAGE = 2**20
 PREDICT_ROWS = 256
 # What reading a damaged header can raise.
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
-SCALES = ("landmark_mean", "landmark_sd", "target_mean", "target_sd")
+LANDMARKS = ("landmark_mean", "landmark_sd", "landmark_covariance", "landmark_profile")
+TARGETS = ("target_mean", "target_sd")
 
 
 @dataclass(frozen=True)
 class FittedModel:
     """A trained model with all that inference needs: genes by name, their scale, the method's arrays.
 
+    `landmark_covariance` is that of the standardised landmarks, the upper triangle row by row, and `landmark_profile`
+    the mean of the training rows' landmarks, sorted: what fills a missing landmark and brings a query to their scale.
     `input` says what the values were that it was fitted on: the layer, whether they were counts, and their quantiles.
     `provenance` says how it was fitted. `training_rows` are 64-bit digests of the names of the rows that fitting saw.
     `samples` are the names of the training rows themselves, in models that tell which of them are similar.
@@ -48,6 +53,8 @@ class FittedModel:
     targets: tuple[str, ...]
     landmark_scale: Scale
     target_scale: Scale
+    landmark_covariance: Float
+    landmark_profile: Wide
     input: Mapping[str, Any]
     provenance: Mapping[str, Any]
     training_rows: NDArray[np.uint64]
@@ -61,14 +68,19 @@ class FittedModel:
         """Whether the model contains training samples, which identify people."""
         return get_method(self.method).holds_samples
 
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """The landmarks of the training rows as one Gaussian."""
+        return Gaussian(unpacked(self.landmark_covariance), int(self.provenance["n_train"]))
+
     def predict(self, X: NDArray[np.floating], *, device: str = "auto") -> Float:
         """Infer targets from landmarks.
 
         Parameters
         ----------
         X
-            Landmark values, (samples, landmarks), in the order of `landmarks` and the units the model was fitted in. A
-            `sample_lasso` takes NaN where a sample lacks a landmark.
+            Landmark values, (samples, landmarks), in the order of `landmarks` and the units the model was fitted in.
+            NaN where a sample lacks one.
         device
             Where a network runs: "auto", "cpu", "cuda", or any torch device.
 
@@ -110,15 +122,15 @@ class FittedModel:
         return np.concatenate([places for places, _ in shown]), np.concatenate([weights for _, weights in shown])
 
     def cut(self, X: NDArray[np.floating], parts: Iterable[slice]) -> Iterator[NDArray[np.floating]]:
-        """Return the parts of an array of landmarks, having refused one of another shape or with NaN or inf."""
+        """Return the parts of an array of landmarks, having refused one of another shape or with inf."""
         if np.ndim(X) != 2 or X.shape[1] != len(self.landmarks):
             raise ValueError(
                 f"X has shape {np.shape(X)}; this model needs an array of (samples, {len(self.landmarks):,} landmarks)."
             )
-        bad = np.isinf(X) if get_method(self.method).any_panel else ~np.isfinite(X)
-        if bad.any():
-            what = "inf" if get_method(self.method).any_panel else "NaN or inf"
-            raise ValueError(f"X holds {what} in {bad.any(axis=1).sum():,} of {len(X):,} samples.")
+        if np.isinf(X).any():
+            raise ValueError(f"X holds inf in {np.isinf(X).any(axis=1).sum():,} of {len(X):,} samples.")
+        if len(self.landmarks) and np.isnan(X).all(axis=1).any():
+            raise ValueError(f"X holds no landmark, NaN alone, in {np.isnan(X).all(axis=1).sum():,} samples.")
         return (X[part] for part in parts)
 
     def padded(self, blocks: Iterable[NDArray[np.floating]], sizes: deque[int]) -> Iterator[Float]:
@@ -132,17 +144,29 @@ class FittedModel:
     def predict_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[tuple[Float, Float]]:
         """Infer block by block, a block of at most `PREDICT_ROWS` rows.
 
-        Yields (rows, landmarks), empty but for methods that take any panel, which infer what a row lacks, and
+        Yields (rows, landmarks), empty where no row lacked one, else with what a row lacks inferred, and
         (rows, targets).
         """
         method, sizes, p = get_method(self.method), deque[int](), len(self.landmarks)
-        for block in method.predict(self.model, self.config, self.padded(blocks, sizes), device):
-            rows = block[: sizes.popleft()]
-            lacked, inferred = (rows[:, :p], rows[:, p:]) if method.any_panel else (rows[:, :0], rows)
-            yield (
-                self.landmark_scale.restore(lacked) if method.any_panel else lacked,
-                self.target_scale.restore(inferred),
-            )
+        given: deque[Float | None] = deque()
+        for block in method.predict(self.model, self.config, self.whole(self.padded(blocks, sizes), given), device):
+            n, filled = sizes.popleft(), given.popleft()
+            if method.any_panel:
+                filled, block = block[:, :p], block[:, p:]
+            landmarks = np.empty((n, 0), np.float32) if filled is None else self.landmark_scale.restore(filled[:n])
+            yield landmarks, self.target_scale.restore(block[:n])
+
+    def whole(self, blocks: Iterable[Float], given: deque[Float | None]) -> Iterator[Float]:
+        """Yield standardised landmarks with missing ones filled in; `given` gets such a block, None for a whole one.
+
+        A method that takes any panel gets them as they are.
+        """
+        takes_any = get_method(self.method).any_panel
+        for block in blocks:
+            lacks = not takes_any and bool(np.isnan(block).any())
+            block = self.gaussian.fill(block) if lacks else block
+            given.append(block if lacks else None)
+            yield block
 
     def std_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
         """Yield the standard deviation of what `predict_blocks` infers, in units of the data."""
@@ -150,7 +174,7 @@ class FittedModel:
         if std is None:
             raise ValueError(f"A model of method={self.method!r} has no standard deviation.")
         unit = np.where(self.target_scale.sd > 0, self.target_scale.unit, 0)
-        for block in std(self.model, self.config, self.padded(blocks, sizes), device):
+        for block in std(self.model, self.config, self.whole(self.padded(blocks, sizes), deque()), device):
             yield (block[: sizes.popleft()] * unit).astype(np.float32)
 
     def params(self) -> dict[str, Any]:
@@ -174,9 +198,12 @@ def row_digests(names: pd.Index) -> NDArray[np.uint64]:
 
 def to_bytes(fitted: FittedModel) -> bytes:
     """Return the safetensors file of a model; the same model always gives the same bytes."""
-    scales = (fitted.landmark_scale.mean, fitted.landmark_scale.sd, fitted.target_scale.mean, fitted.target_scale.sd)
+    scale = fitted.landmark_scale
+    of_landmarks = (scale.mean, scale.sd, fitted.landmark_covariance, fitted.landmark_profile)
     arrays = {f"model.{name}": np.ascontiguousarray(array) for name, array in fitted.model.arrays.items()}
-    arrays |= dict(zip(SCALES, scales, strict=True)) | {"training_rows": fitted.training_rows}
+    arrays |= dict(zip(LANDMARKS, of_landmarks, strict=True))
+    arrays |= dict(zip(TARGETS, (fitted.target_scale.mean, fitted.target_scale.sd), strict=True))
+    arrays["training_rows"] = fitted.training_rows
     head = {
         "schema": SCHEMA,
         "method": fitted.method,
@@ -213,7 +240,12 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
     if schema > SCHEMA:
         raise ValueError(
             f"{where} was written by gexinfer {writer} in record schema {schema}; gexinfer {version('gexinfer')} reads "
-            f"schemas up to {SCHEMA}. Run pip install --upgrade gexinfer."
+            f"schema {SCHEMA}. Run pip install --upgrade gexinfer."
+        )
+    if schema < SCHEMA:
+        raise ValueError(
+            f"{where} was written by a version of gexinfer before its release, in record schema {schema}; gexinfer "
+            f"{version('gexinfer')} reads schema {SCHEMA}. Fit the model again."
         )
     try:
         arrays = safetensors.numpy.load(data)
@@ -237,6 +269,8 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
         targets=tuple(head["targets"]),
         landmark_scale=Scale(arrays["landmark_mean"], arrays["landmark_sd"]),
         target_scale=Scale(arrays["target_mean"], arrays["target_sd"]),
+        landmark_covariance=arrays["landmark_covariance"],
+        landmark_profile=arrays["landmark_profile"],
         input=head["input"],
         provenance=head["provenance"],
         training_rows=arrays["training_rows"],

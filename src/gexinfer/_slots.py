@@ -20,6 +20,8 @@ SPLIT_INFO = "gexinfer_split"
 ROLE = "gexinfer_role"
 # In rank: a gene that several models treat differently is what the last of these says.
 ROLES = ("not in model", "landmark", "inferred")
+# The share of landmarks that a sample lacked.
+MISSING = "gexinfer_missing"
 EVALUATION = "gexinfer_evaluation"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"

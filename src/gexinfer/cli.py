@@ -190,7 +190,7 @@ def predict(
         check_out(out, *([".h5mu"] if output == "mudata" else [".h5ad", ".zarr"]))
         adata = read(path)
         source = None if model is None else read_models(model)
-        made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, std=std, device=device)  # type: ignore[arg-type]
+        made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, std=std, device=device)
         write(adata if made is None else made, out)
 
 

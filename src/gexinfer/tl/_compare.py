@@ -80,7 +80,7 @@ def compare(
     if isinstance(methods, str) or not options:
         raise ValueError(f"methods={methods!r} must be a list of methods, e.g. ['mean', 'ridge', 'kernel'].")
     check_in_memory(adata)
-    rows = resolve_rows(adata, layer, targets, allow_overlap)
+    sides = resolve_rows(adata, layer, targets, allow_overlap)
     test = split_rows(adata, "test")
     if len(test) == 0:
         raise ValueError(
@@ -91,8 +91,8 @@ def compare(
         method = get_method(given.pop("method", name))
         plans[name] = method, configure(method, given)
         check_key(adata, name, method, layer)
-        check_validation(method, plans[name][1], rows)
-    reference = look(adata, layer, *rows, products=any(method.products for method, _ in plans.values()))
+        check_validation(method, plans[name][1], sides)
+    reference = look(adata, layer, sides, products=any(method.products for method, _ in plans.values()))
 
     check_finite(adata, reference, test)
 
@@ -114,6 +114,6 @@ def compare(
 def check_finite(adata: AnnData, reference: Reference, test: Indices) -> None:
     """Refuse NaN and inf where predictions are made or judged, before anything is fitted."""
     every, genes = np.arange(adata.n_obs), np.empty(0, np.intp)
-    for rows in (replace(reference.train, rows=test), replace(reference.train, rows=every, targets=genes)):
+    for rows in (replace(reference.sides.train, rows=test), replace(reference.sides.train, rows=every, targets=genes)):
         names = adata.var_names[np.concatenate([rows.landmarks, rows.targets])]
         refuse_not_finite(moments(rows.blocks()).not_finite, names, len(rows), where_from(reference.layer))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,25 @@ from gexinfer._slots import (
     split_by,
     split_rows,
 )
-from gexinfer.engine.blocks import Indices, dense, in_row_order, row_slices
+from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order, row_slices
+from gexinfer.engine.cluster import client_for, is_lazy, total
 from gexinfer.engine.report import warn
 from gexinfer.methods import get_method
 from gexinfer.tl._values import refuse_not_finite, where_from
 
 BASELINES = ("ols", "ridge")
+# What is summed up of measured values y and inferred values p, of each gene.
+SUMS: Mapping[str, Callable[[Wide, Wide], Any]] = {
+    "error": lambda y, p: np.abs(y - p),
+    "squared": lambda y, p: (y - p) ** 2,
+    "y": lambda y, p: y,
+    "p": lambda y, p: p,
+    "yy": lambda y, p: y * y,
+    "pp": lambda y, p: p * p,
+    "yp": lambda y, p: y * p,
+    "not_finite": lambda y, p: ~np.isfinite(y),
+    "not_inferred": lambda y, p: ~np.isfinite(p),
+}
 # Predictions of this many test rows are made again, to know them for the present model's.
 STALE_ROWS = 20
 
@@ -164,6 +178,8 @@ def refuse_stale(adata: AnnData, test: Indices, fitted: FittedModel, name: str) 
     if (landmarks < 0).any() or np.isin(landmarks, targets).any():
         return  # landmarks were dropped or overwritten since the prediction, so it cannot be made again
     spread = np.unique(np.linspace(0, len(test) - 1, min(len(test), STALE_ROWS)).astype(int))
+    # Of a layer that is computed when it is read, rows of few chunks.
+    spread = np.arange(len(spread)) if is_lazy(adata.layers[name]) else spread
     written = dense(adata.layers[name], test[spread])
     given = written[:, landmarks]
     if get_method(fitted.method).any_panel:
@@ -186,33 +202,41 @@ def score(adata: AnnData, test: Indices, fitted: FittedModel, layer: str | None)
     columns, names = columns[there], adata.var_names[columns[there]]
     mean, unit = fitted.target_scale.mean[there], fitted.target_scale.unit[there]
     fitted_on = str(fitted.input["layer"])
-    measured = in_row_order(matrix(adata, fitted_on))
-    sums = {name: np.zeros(len(columns)) for name in ("error", "squared", "y", "p", "yy", "pp", "yp")}
-    not_finite, not_inferred = np.zeros(len(columns), np.intp), np.zeros(len(columns), np.intp)
-    for part in row_slices(len(test)):
-        # Relative to the training mean, so that squares of a gene at level 14 with sd 0.1 lose nothing.
-        y = dense(measured, test[part], columns) - mean
-        p = dense(adata.layers[layer], test[part], columns) - mean if layer else np.zeros_like(y)
-        not_finite += (~np.isfinite(y)).sum(axis=0)
-        not_inferred += (~np.isfinite(p)).sum(axis=0)
-        sums["error"] += np.abs(y - p).sum(axis=0)
-        sums["squared"] += ((y - p) ** 2).sum(axis=0)
-        for name, value in (("y", y), ("p", p), ("yy", y * y), ("pp", p * p), ("yp", y * p)):
-            sums[name] += value.sum(axis=0)
-    refuse_not_finite(not_finite, names, len(test), where_from(fitted_on))
-    refuse_not_finite(not_inferred, names, len(test), where_from(layer))
-    n = len(test)
-    total = sums["yy"] - sums["y"] ** 2 / n
-    spread = np.sqrt(np.maximum(total * (sums["pp"] - sums["p"] ** 2 / n), 0))
+    matrices = [in_row_order(matrix(adata, fitted_on)), *([adata.layers[layer]] if layer else [])]
+    client = client_for(*matrices)
+    if client is None:
+        sums = error_sums(matrices, columns, mean, test)
+    else:
+        sums = total(client, matrices, test, error_sums, columns, mean)
+    refuse_not_finite(sums["not_finite"].astype(int), names, len(test), where_from(fitted_on))
+    refuse_not_finite(sums["not_inferred"].astype(int), names, len(test), where_from(layer))
+    n, sums = len(test), {name: sums[name].to_numpy() for name in sums}
+    spread_of_truth = sums["yy"] - sums["y"] ** 2 / n
+    spread = np.sqrt(np.maximum(spread_of_truth * (sums["pp"] - sums["p"] ** 2 / n), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         # Undefined, not zero, where a gene or its prediction is constant over the test rows.
         pearson = np.where(spread > 1e-9 * n, (sums["yp"] - sums["y"] * sums["p"] / n) / spread, np.nan)
-        r2 = np.where(total > 1e-9 * n, 1 - sums["squared"] / total, np.nan)
+        r2 = np.where(spread_of_truth > 1e-9 * n, 1 - sums["squared"] / spread_of_truth, np.nan)
     mae_data = sums["error"] / n
     # A gene that was constant in training has no standard deviation to measure an error in.
     mae = np.where(fitted.target_scale.sd[there] > 0, mae_data / unit, np.nan)
     values = {"mae": mae, "mae_data": mae_data, "pearson": pearson, "r2": r2}
     return {metric: pd.Series(value, names) for metric, value in values.items()}
+
+
+def error_sums(matrices: Sequence[Any], columns: Indices, mean: Wide, rows: Indices | None = None) -> pd.DataFrame:
+    """Return sums over rows, genes x sums, of measured values, of inferred ones, and of what is between them.
+
+    `matrices` are the measured values and the inferred ones; without the latter the mean stands for them.
+    """
+    rows = np.arange(matrices[0].shape[0]) if rows is None else rows
+    sums = pd.DataFrame(0.0, index=range(len(columns)), columns=list(SUMS))
+    for part in row_slices(len(rows)):
+        # Relative to the training mean, so that squares of a gene at level 14 with sd 0.1 lose nothing.
+        y = dense(matrices[0], rows[part], columns) - mean
+        p = dense(matrices[1], rows[part], columns) - mean if len(matrices) > 1 else np.zeros_like(y)
+        sums += pd.DataFrame({name: of(y, p).sum(axis=0) for name, of in SUMS.items()})
+    return sums
 
 
 def overall(per_gene: Mapping[str, pd.DataFrame], models: Mapping[str, FittedModel]) -> pd.DataFrame:

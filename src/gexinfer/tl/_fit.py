@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, is_record, row_digests, to_uns
@@ -29,29 +30,35 @@ from gexinfer._slots import (
     target_places,
 )
 from gexinfer.engine.blocks import Float, Pairs, Rows, Scale, in_row_order
-from gexinfer.engine.moments import Moments, moments
+from gexinfer.engine.cluster import client_for, total
+from gexinfer.engine.gaussian import packed
+from gexinfer.engine.moments import Moments, moments, part_moments
 from gexinfer.engine.report import say, warn
 from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, Model, Task, configure, get_method
 from gexinfer.methods._contract import mean_absolute_error
 from gexinfer.tl._init import matched, model_to_start_from, same_shape
+from gexinfer.tl._modality import one_modality
+from gexinfer.tl._others import places_in, source_of
 from gexinfer.tl._unlabeled import unlabeled_samples
-from gexinfer.tl._values import profile, refuse_not_finite, where_from
+from gexinfer.tl._values import profile, refuse_not_finite, scale_mismatch, where_from
 
 FEWEST_ROWS = 10
 REMEDY = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."
 
 
 def fit(
-    adata: AnnData,
+    adata: AnnData | MuData,
     method: str,
     *,
+    modality: str | None = None,
     layer: str | None = None,
     targets: str | Sequence[str] | None = None,
     allow_overlap: bool = False,
     key_added: str | None = None,
     rng: int | np.random.Generator = 0,
     device: str = "auto",
+    validation: AnnData | None = None,
     unlabeled: AnnData | str | None = None,
     init: AnnData | FittedModel | None = None,
     checkpoint: str | Path | None = None,
@@ -60,7 +67,7 @@ def fit(
     progress: bool = True,
     copy: bool = False,
     **options: Any,
-) -> AnnData | None:
+) -> AnnData | MuData | None:
     """Learn to infer target genes from landmark genes.
 
     Landmarks are the genes flagged in `var["landmark"]`, targets all others. The model learns from the rows that
@@ -72,6 +79,8 @@ def fit(
     ----------
     adata
         Whole transcriptomes, samples x genes, dense or sparse, on a log scale.
+    modality
+        Of a MuData, the modality with whole transcriptomes; it is read and written as an AnnData is.
     method
         `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"`,
         `"dgex"`, `"ggan"` or `"semigan"`.
@@ -88,6 +97,9 @@ def fit(
     device
         Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device; for
         the networks of `target_blocks` several, `"cuda:0,cuda:1"`.
+    validation
+        Another AnnData, all rows of which are the validation rows, in the units of `adata`; for instance of the
+        platform that queries will come from. `layer` is read where it has one of that name, else `X`.
     unlabeled
         For `semigan`, samples of which only the landmarks are known, in the units of `adata`: another AnnData, of which
         `layer` is read where it has one of that name, else `X`; the name of a bool column of `obs` that marks such rows
@@ -163,6 +175,7 @@ def fit(
     Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`). Wang et al., Bioinformatics 2018,
     34:i603 (`ggan`). Ghasedi Dizaji et al., KDD 2018 (`semigan`).
     """
+    whole, adata = adata, one_modality(adata, modality)
     chosen = get_method(method)
     key = chosen.name if key_added is None else key_added
     if not isinstance(device, str):
@@ -172,18 +185,28 @@ def fit(
     config = configure(chosen, options if source is None else same_shape(source, chosen, options))
     check_in_memory(adata)
     check_key(adata, key, chosen, layer)
-    rows = resolve_rows(adata, layer, targets, allow_overlap)
-    check_validation(chosen, config, rows)
+    sides = resolve_rows(adata, layer, targets, allow_overlap, validation)
+    check_validation(chosen, config, sides)
     # Before the values are looked at: of samples on no side they need not be finite.
-    others = None if unlabeled is None else unlabeled_samples(unlabeled, adata, layer, rows[0].landmarks, chosen)
-    reference = look(adata, layer, *rows, products=chosen.products)
+    others = None if unlabeled is None else unlabeled_samples(unlabeled, adata, layer, sides.train.landmarks, chosen)
+    reference = look(adata, layer, sides, products=chosen.products)
     alone = None if others is None else others.pairs(reference)
     fitted = learn(
         adata, reference, chosen, config, key, rng=rng, device=device, run=run, source=source, unlabeled=alone
     )
-    adata = adata.copy() if copy else adata
-    write_model(adata, key, fitted)
-    return adata if copy else None
+    whole = whole.copy() if copy else whole
+    write_model(one_modality(whole, modality), key, fitted)
+    return whole if copy else None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The rows to learn from and to choose by, which may be those of another object; what that is called."""
+
+    train: Rows
+    validation: Rows
+    validation_names: pd.Index
+    validation_in: str
 
 
 @dataclass(frozen=True)
@@ -191,8 +214,7 @@ class Reference:
     """What a method learns from, and what is known of it: rows, their moments in data units, the kind of values."""
 
     layer: str | None
-    train: Rows
-    validation: Rows
+    sides: Sides
     moments: Moments
     values: Mapping[str, Any]
 
@@ -211,11 +233,12 @@ def learn(
     unlabeled: Pairs | None = None,
 ) -> FittedModel:
     """Fit one method and tell how far off it is on the validation rows."""
-    train, validation, scale = reference.train, reference.validation, reference.moments.scale
+    sides, scale, standardised = reference.sides, reference.moments.scale, reference.moments.standardised()
+    train, validation = sides.train, sides.validation
     task = Task(
         Pairs(train, scale),
         Pairs(validation, scale),
-        reference.moments.standardised(),
+        standardised,
         np.random.default_rng(rng),
         device,
         run,
@@ -244,16 +267,19 @@ def learn(
         targets=tuple(adata.var_names[train.targets]),
         landmark_scale=Scale(scale.mean[:n], scale.sd[:n]),
         target_scale=Scale(scale.mean[n:], scale.sd[n:]),
+        landmark_covariance=packed(standardised.xx / standardised.n),
+        landmark_profile=reference.moments.profile,
         input={"layer": reference.layer or "X", **reference.values},
         provenance={
             "gexinfer": version("gexinfer"),
             "n_train": len(train),
             "n_validation": len(validation),
             "split_by": split_by(adata),
+            "validated_on": sides.validation_in,
         },
         # What a model to start from has seen, this one has.
         training_rows=np.union1d(
-            row_digests(adata.obs_names[np.concatenate([train.rows, validation.rows])]),
+            row_digests(adata.obs_names[train.rows].append(sides.validation_names)),
             np.empty(0, np.uint64) if source is None else source.training_rows,
         ),
         samples=tuple(adata.obs_names[train.rows].astype(str)) if method.similar else (),
@@ -310,9 +336,9 @@ def write_model(adata: AnnData, key: str, fitted: FittedModel) -> None:
             adata.varm[slot] = kept
 
 
-def check_validation(method: Method, config: Any, rows: tuple[Rows, Rows]) -> None:
+def check_validation(method: Method, config: Any, sides: Sides) -> None:
     """Refuse a method that has to choose its settings and has no rows to do so."""
-    if len(rows[1]) == 0 and method.selects(config):
+    if len(sides.validation) == 0 and method.selects(config):
         raise ValueError(
             f"adata.obs[{SPLIT!r}] marks no row as 'validation', on which method={method.name!r} chooses its settings: "
             f"{REMEDY}"
@@ -332,8 +358,12 @@ def check_key(adata: AnnData, key: str, method: Method, layer: str | None) -> No
 
 
 def resolve_rows(
-    adata: AnnData, layer: str | None, targets: str | Sequence[str] | None, allow_overlap: bool
-) -> tuple[Rows, Rows]:
+    adata: AnnData,
+    layer: str | None,
+    targets: str | Sequence[str] | None,
+    allow_overlap: bool,
+    other: AnnData | None = None,
+) -> Sides:
     """Return the training and the validation rows of landmarks and targets, or say what is wrong with them."""
     check_unique(adata)
     if not adata.obs_names.is_unique:
@@ -349,18 +379,44 @@ def resolve_rows(
         raise ValueError(
             f"adata.obs[{SPLIT!r}] marks {len(train)} rows as 'train'; at least {FEWEST_ROWS} are needed: {REMEDY}"
         )
-    source = in_row_order(matrix(adata, layer))
-    return Rows(source, train, landmarks, wanted), Rows(source, validation, landmarks, wanted)
+    rows = Rows(in_row_order(matrix(adata, layer)), train, landmarks, wanted)
+    if other is None:
+        return Sides(rows, replace(rows, rows=validation), adata.obs_names[validation], "adata")
+    return Sides(rows, validation_rows(other, adata, layer, rows), other.obs_names, "another object")
 
 
-def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows, *, products: bool) -> Reference:
+def validation_rows(other: AnnData, adata: AnnData, layer: str | None, train: Rows) -> Rows:
+    """Return all rows of another object, with the genes of the training rows."""
+    if not isinstance(other, AnnData):
+        raise TypeError(f"validation is a {type(other).__name__}; pass an AnnData with whole transcriptomes.")
+    if other.n_obs == 0:
+        raise ValueError("validation= holds no sample; leave it out.")
+    source, _ = source_of(other, "validation", layer)
+    landmarks = places_in(other, "validation", adata.var_names[train.landmarks], "landmarks")
+    targets = places_in(other, "validation", adata.var_names[train.targets], "targets")
+    return Rows(source, np.arange(other.n_obs), landmarks, targets)
+
+
+def look(adata: AnnData, layer: str | None, sides: Sides, *, products: bool) -> Reference:
     """Return the rows with their moments and kind of values, having refused or warned of what spoils a fit."""
+    train, validation = sides.train, sides.validation
     names = adata.var_names[np.concatenate([train.landmarks, train.targets])]
-    sums = moments(train.blocks(), len(train.landmarks) if products else 0, len(train))
-    not_finite = sums.not_finite + (moments(validation.blocks()).not_finite if len(validation) else 0)
-    refuse_not_finite(not_finite, names, len(train) + len(validation), where_from(layer))
+    sums = sums_over(train, cross=products)
+    not_finite, looked_at = sums.not_finite, len(train)
+    if len(validation):
+        found = sums_over(validation).not_finite
+        if validation.source is train.source:
+            not_finite, looked_at = not_finite + found, looked_at + len(validation)
+        else:
+            refuse_not_finite(found, names, len(validation), "validation=")
+    refuse_not_finite(not_finite, names, looked_at, where_from(layer))
     scale = sums.scale
     values = profile(train.source, train.rows, train.landmarks)
+    if sides.validation_in != "adata":
+        mean = scale.mean[: len(train.landmarks)]
+        mismatch = scale_mismatch(values, mean, validation.source, validation.rows, validation.landmarks)
+        if mismatch:
+            warn(f"validation: {mismatch}Bring it to the units of adata, e.g. with gexinfer.pp.quantile_normalize.")
     if values["counts"]:
         warn(
             f"{where_from(layer)} looks like raw counts (95 % of the landmarks' values are up to "
@@ -378,7 +434,19 @@ def look(adata: AnnData, layer: str | None, train: Rows, validation: Rows, *, pr
             f"{len(constant):,} genes are constant in the {len(train):,} training rows: {listed(constant)}. As "
             "landmarks they say nothing; as targets they are predicted as their mean.",
         )
-    return Reference(layer, train, validation, sums, values)
+    return Reference(layer, sides, sums, values)
+
+
+def sums_over(rows: Rows, *, cross: bool | None = None) -> Moments:
+    """Return the moments of rows, on the cluster where the caller has one; without `cross` of each column alone."""
+    landmarks, targets = rows.landmarks, rows.targets
+    if cross is None:
+        landmarks, targets = np.empty(0, np.intp), np.concatenate([landmarks, targets])
+    asked = landmarks, targets, len(rows), bool(cross)
+    client = client_for(rows.source)
+    if client is not None:
+        return total(client, [rows.source], rows.rows, part_moments, *asked)
+    return moments(Rows(rows.source, rows.rows, landmarks, targets).blocks(), len(landmarks), len(rows), cross=asked[3])
 
 
 def validation_error(method: Method, model: Model, config: Any, task: Task) -> float:

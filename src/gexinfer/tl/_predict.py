@@ -1,43 +1,53 @@
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
-from numpy.typing import NDArray
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import PREDICT_ROWS, FittedModel, is_record, records
+from gexinfer._record import FittedModel, is_record, records
 from gexinfer._slots import (
+    MISSING,
     PREDICTED,
-    ROLE,
-    ROLES,
     check_adata,
+    check_in_memory,
     check_name,
     check_unique,
     layer_names,
-    matrix,
     predicted_layers,
 )
-from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
-from gexinfer.engine.report import Advance, say, steps, warn
+from gexinfer.engine.cluster import is_lazy
+from gexinfer.engine.report import Advance, say, steps
 from gexinfer.methods import METHODS, get_method
-from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
+from gexinfer.tl._adapt import ADAPT
+from gexinfer.tl._answers import Answer, write_answers
+from gexinfer.tl._lazy import lazy_answer
+from gexinfer.tl._modality import one_modality, with_models
+from gexinfer.tl._query import Query, layer_of, query_of
+from gexinfer.tl._stream import stream
+
+IN_MEMORY = ("layer", "anndata", "mudata")
 
 
 def predict(
-    adata: AnnData,
-    model: AnnData | FittedModel | None = None,
+    adata: AnnData | MuData,
+    model: AnnData | MuData | FittedModel | None = None,
     *,
+    modality: str | None = None,
     key: str | Iterable[str] | None = None,
-    output: Literal["layer", "anndata", "mudata"] = "layer",
+    output: Literal["layer", "anndata", "mudata"] | str | Path = "layer",
     layer: str | None = None,
+    adapt: Literal["none", "quantile", "moments"] = "none",
+    max_missing: float = 0.5,
+    genes: Sequence[str] | None = None,
     std: bool = False,
+    dtype: Literal["float32", "float16"] = "float32",
     device: str = "auto",
     progress: bool = True,
     copy: bool = False,
@@ -104,10 +114,9 @@ def predict(
     UserWarning
         The values are on another scale than those fitted on; shows both.
     """
-    if output not in ("layer", "anndata", "mudata"):
-        raise ValueError(f"output={output!r} is not known; choose one of 'layer', 'anndata', 'mudata'.")
-    check_adata(adata)
-    models = resolve(adata, model, key)
+    whole, adata = adata, one_modality(adata, modality)
+    check_asked(adata, output, adapt=adapt, max_missing=max_missing, genes=genes, dtype=dtype)
+    models = resolve(whole, adata, model, key)
     check_unique(adata)
     if std:
         check_std(models)
@@ -116,45 +125,93 @@ def predict(
         check_layers(adata, models, layer, std)
         names = adata.var_names
     else:
-        # MuData keeps what was measured in a modality of its own.
-        genes = [(*([] if output == "mudata" else fitted.landmarks), *fitted.targets) for fitted in models.values()]
-        names = pd.Index(list(dict.fromkeys(gene for part in genes for gene in part)))
+        names = names_of(models, output, genes)
+    queries = {
+        name: query_of(adata, fitted, name, layer, adapt=adapt, max_missing=max_missing, device=device)
+        for name, fitted in models.items()
+    }
+    if output not in IN_MEMORY:
+        stream(adata, queries, names, Path(output), std=std, dtype=dtype, progress=progress)
+        return None
 
-    layers, lacked = {}, {}
+    answers = {}
     with steps("predict", adata.n_obs * len(models), show=progress) as advance:
-        for name, fitted in models.items():
-            query = Query(adata, fitted, name, layer_of(adata, fitted, layer))
-            layers[name], lacked[name] = query.infer(names, device, advance)
-            if std:
-                layers[f"{name}_std"] = query.std(names, device)
-        advance(0, f"{', '.join(models)} for {adata.n_obs:,} samples")
+        for name, (query, source) in queries.items():
+            if is_lazy(source):
+                answers[name] = lazy_answer(query, source, names, std=std)
+            else:
+                answers[name] = whole_answer(query, source, names, std=std, advance=advance)
+        if not any(answer.lazy for answer in answers.values()):
+            advance(0, f"{', '.join(models)} for {adata.n_obs:,} samples")
     if output == "layer":
-        adata = adata.copy() if copy else adata
-        write_predictions(adata, models, layers, lacked)
-        return adata if copy else None
+        whole = whole.copy() if copy else whole
+        write_answers(one_modality(whole, modality), answers)
+        return whole if copy else None
 
     values = first_layer(models, key)
     if len(models) > 1:
         say(f"predict: X holds {values!r}" + ("" if key is not None else ", the best on validation rows"))
-    made = AnnData(X=layers[values].copy(), obs=in_memory(adata).obs.copy(), var=pd.DataFrame(index=names))
-    write_predictions(made, models, layers, lacked)
-    return made if output == "anndata" else measured_and_inferred(adata, made)
+    obs = adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
+    made = AnnData(X=answers[values].layers[values].copy(), obs=obs.copy(), var=pd.DataFrame(index=names))
+    write_answers(made, answers)
+    return made if output == "anndata" else measured_and_inferred(whole, made)
+
+
+def check_asked(
+    adata: Any, output: Any, *, adapt: str, max_missing: float, genes: Sequence[str] | None, dtype: str
+) -> None:
+    """Refuse arguments that say nothing, before a model is read."""
+    if output == "layer":
+        check_in_memory(adata)
+    check_adata(adata)
+    if not isinstance(output, str | Path) or (output not in IN_MEMORY and Path(output).suffix != ".zarr"):
+        raise ValueError(f"output={output!r} is not known; choose one of {listed(IN_MEMORY)}, or a path '... .zarr'.")
+    if adapt not in ADAPT:
+        raise ValueError(f"adapt={adapt!r} is not known; choose one of {listed(ADAPT)}.")
+    if not 0 <= max_missing <= 1:
+        raise ValueError(f"max_missing={max_missing!r} must be a share of the landmarks, 0 to 1.")
+    if dtype not in ("float32", "float16") or (dtype != "float32" and output in IN_MEMORY):
+        raise ValueError(f"dtype={dtype!r}: results are float32; a zarr store, output='... .zarr', may be 'float16'.")
+    if genes is not None and (isinstance(genes, str) or output == "layer"):
+        raise ValueError(
+            "genes= is a list of the names that a new object is to hold; output='layer' writes all genes of adata."
+        )
+
+
+def names_of(models: Mapping[str, FittedModel], output: Any, genes: Sequence[str] | None) -> pd.Index:
+    """Return the genes of a new object: the models' landmarks and targets, or those of them that are asked for."""
+    # MuData keeps what was measured in a modality of its own.
+    parts = [(*([] if output == "mudata" else fitted.landmarks), *fitted.targets) for fitted in models.values()]
+    names = pd.Index(list(dict.fromkeys(gene for part in parts for gene in part)))
+    if genes is None:
+        return names
+    asked = pd.Index(list(dict.fromkeys(genes)))
+    absent = lacking(list(asked), names)
+    if absent or asked.empty:
+        raise KeyError(
+            f"genes= names {len(absent):,} of {len(asked):,} genes that the models do not give: {listed(absent)}. They "
+            f"give {len(names):,}, which start with {listed(names, 3)}."
+        )
+    return names[np.sort(locate(list(asked), names))]
 
 
 def resolve(
-    adata: AnnData, model: AnnData | FittedModel | None, key: str | Iterable[str] | None
+    whole: AnnData | MuData,
+    adata: AnnData,
+    model: AnnData | MuData | FittedModel | None,
+    key: str | Iterable[str] | None,
 ) -> dict[str, FittedModel]:
     """Return the models to use, by the key their results get."""
     if isinstance(model, FittedModel):
         name = model.method if key is None else key
         check_name(name, model.method)  # type: ignore[arg-type]
         return {name: model}  # type: ignore[dict-item]
-    if model is not None and not isinstance(model, AnnData):
+    if model is not None and not isinstance(model, AnnData | MuData):
         raise TypeError(
-            f"model={model!r} is a {type(model).__name__}; pass an AnnData that was fitted, or for a file "
+            f"model={model!r} is a {type(model).__name__}; pass an AnnData or MuData that was fitted, or for a file "
             "model=gexinfer.io.read_model(path)."
         )
-    return records(adata if model is None else model, key)
+    return records(with_models(adata, whole) if model is None else with_models(model, model), key)
 
 
 def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
@@ -200,131 +257,23 @@ def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str |
             )
 
 
-def layer_of(adata: AnnData, fitted: FittedModel, layer: str | None) -> str:
-    """Return the layer to read: the one asked for, else that of the fit, else X."""
-    if layer is not None:
-        return layer
-    fitted_on = str(fitted.input["layer"])
-    return fitted_on if fitted_on in layer_names(adata) else "X"
-
-
-class Query:
-    """The landmarks of `adata` as a model wants them, block by block."""
-
-    def __init__(self, adata: AnnData, fitted: FittedModel, name: str, layer: str):
-        self.adata, self.fitted, self.name, self.where = adata, fitted, name, where_from(layer)
-        self.columns = landmark_columns(adata, fitted, name)
-        if layer != fitted.input["layer"]:
-            say(f"predict: {name} was fitted on {where_from(fitted.input['layer'])} and reads {self.where}")
-        self.source = in_row_order(matrix(adata, layer))
-        self.parts = list(row_slices(adata.n_obs, PREDICT_ROWS))
-        self.there = self.columns >= 0
-        self.any_panel = get_method(fitted.method).any_panel
-        if adata.n_obs:
-            mean, rows = fitted.landmark_scale.mean[self.there], np.arange(adata.n_obs)
-            mismatch = scale_mismatch(fitted.input, mean, self.source, rows, self.columns[self.there])
-            if mismatch:
-                warn(
-                    f"{name}: {mismatch}Bring {self.where} to the units of the fit, or name another layer=.",
-                )
-
-    def blocks(self) -> Iterator[NDArray[np.floating]]:
-        """Yield (rows, landmarks), NaN where `adata` has no such gene; refuse the last one where values are none."""
-        bad = np.zeros(len(self.columns), np.intp)
-        for part in self.parts:
-            block = np.full((part.stop - part.start, len(self.columns)), np.nan, np.float32)
-            block[:, self.there] = dense(self.source, part, self.columns[self.there])
-            nothing = np.isnan(block).all(axis=1)
-            if self.any_panel and nothing.any():
-                names = self.adata.obs_names[part][nothing]
-                raise ValueError(
-                    f"{self.where} holds none of the landmarks of {self.name!r} in {nothing.sum():,} samples, e.g. "
-                    f"{listed(names)}: all are NaN. Drop those samples."
-                )
-            wrong = (np.isinf(block) if self.any_panel else ~np.isfinite(block)) & self.there
-            bad += wrong.sum(axis=0)
-            yield np.where(wrong, 0, block)
-        refuse_not_finite(bad[self.there], pd.Index(self.fitted.landmarks)[self.there], self.adata.n_obs, self.where)
-
-    def infer(self, names: pd.Index, device: str, advance: Advance) -> tuple[Float, NDArray[np.bool_]]:
-        """Return (samples, names) in data units: landmarks measured, targets inferred, other genes NaN.
-
-        And which landmarks some sample lacked, so that they are inferred, too.
-        """
-        out = np.full((self.adata.n_obs, len(names)), np.nan, np.float32)
-        landmarks, targets = locate(self.fitted.landmarks, names), locate(self.fitted.targets, names)
-        shown, lacked = landmarks >= 0, np.zeros(len(landmarks), bool)
-        measured: deque[NDArray[np.floating]] = deque()
-
-        def blocks() -> Iterator[NDArray[np.floating]]:
-            for block in self.blocks():
-                measured.append(block)
-                yield block
-
-        inferred = self.fitted.predict_blocks(blocks(), device=device)
-        for part, (landmark_block, target_block) in zip(self.parts, inferred, strict=True):
-            block = measured.popleft()
-            if self.any_panel:
-                lacked |= np.isnan(block).any(axis=0)
-                block = np.where(np.isnan(block), landmark_block, block)
-            out[part, landmarks[shown]] = block[:, shown]
-            out[part, targets] = target_block
-            advance(len(block), self.name)
-        if lacked.any():
-            say(f"predict: {self.name} infers {lacked.sum():,} landmarks, too, that samples lack")
-        return out, lacked
-
-    def std(self, names: pd.Index, device: str) -> Float:
-        """Return (samples, names) standard deviations of inferred targets, NaN for other genes."""
-        out = np.full((self.adata.n_obs, len(names)), np.nan, np.float32)
-        targets = locate(self.fitted.targets, names)
-        for part, block in zip(self.parts, self.fitted.std_blocks(self.blocks(), device=device), strict=True):
-            out[part, targets] = block
-        return out
-
-
-def landmark_columns(adata: AnnData, fitted: FittedModel, name: str) -> Indices:
-    """Return where the model's landmarks stand in `adata`, refusing a query that lacks what the method needs."""
-    absent = lacking(fitted.landmarks, adata.var_names)
-    takes_any = get_method(fitted.method).any_panel
-    if absent and not (takes_any and len(absent) < len(fitted.landmarks)):
-        instead = "" if takes_any else " Or take a model of method='sample_lasso', for which a query may lack some."
-        raise ValueError(
-            f"adata.var_names lacks {len(absent):,} of the {len(fitted.landmarks):,} landmarks of {name!r}: "
-            f"{listed(absent, 20)}. var_names starts with {listed(adata.var_names, 3)}. If they are there under "
-            f"another kind of id, set adata.var_names to it; else fit a model on the landmarks you have.{instead}"
-        )
-    return locate(fitted.landmarks, adata.var_names)
-
-
-def write_predictions(
-    adata: AnnData,
-    models: Mapping[str, FittedModel],
-    layers: Mapping[str, Float],
-    lacked: Mapping[str, NDArray[np.bool_]],
-) -> None:
-    """Write `layers`, `var["gexinfer_role"]`, and which layers are predictions."""
-    for name, layer in layers.items():
-        adata.layers[name] = layer
-    adata.var[ROLE] = roles(adata, models, lacked)
-    adata.uns[PREDICTED] = np.array(sorted(predicted_layers(adata) | set(layers)), dtype=object)
-
-
-def roles(adata: AnnData, models: Mapping[str, FittedModel], lacked: Mapping[str, NDArray[np.bool_]]) -> pd.Categorical:
-    """Return what each gene is, by these models and by those before.
-
-    Inferred outranks landmark, and landmark outranks neither, so that no inferred value passes for a measured one.
-    """
-    rank = {role: i for i, role in enumerate(ROLES)}
-    before = adata.var[ROLE].astype(object).map(rank) if ROLE in adata.var else pd.Series(0, adata.var_names)
-    now = before.fillna(0).to_numpy(dtype=np.int8)
-    for name, fitted in models.items():
-        holes = [gene for gene, hole in zip(fitted.landmarks, lacked[name], strict=True) if hole]
-        for genes, role in ((fitted.landmarks, "landmark"), (holes, "inferred"), (fitted.targets, "inferred")):
-            places = locate(genes, adata.var_names)
-            places = places[places >= 0]
-            now[places] = np.maximum(now[places], rank[role])
-    return pd.Categorical.from_codes(now, categories=list(ROLES))
+def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advance: Advance) -> Answer:
+    """Return what a model infers for all samples."""
+    n = source.shape[0]
+    values, share = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32)
+    lacked, start = ~query.there, 0
+    for block in query.infer(source, names):
+        rows = slice(start, start + len(block.values))
+        values[rows], share[rows] = block.values, block.missing.mean(axis=1)
+        lacked |= block.missing.any(axis=0)
+        start = rows.stop
+        advance(len(block.values), query.name)
+    if lacked.any():
+        say(f"predict: {query.name} infers {lacked.sum():,} of {len(lacked):,} landmarks, too, that samples lack")
+    layers = {query.name: values}
+    if std:
+        layers[f"{query.name}_std"] = np.concatenate([*query.std(source, names)] or [values])
+    return Answer(query, layers, lacked, share)
 
 
 def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | None) -> str:
@@ -337,17 +286,24 @@ def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | No
     return min(sorted(models), key=lambda name: float(models[name].model.notes.get("validation_mae", np.inf)))
 
 
-def measured_and_inferred(adata: AnnData, inferred: AnnData) -> MuData:
+def measured_and_inferred(whole: AnnData | MuData, inferred: AnnData) -> MuData:
     """Build a MuData of what was measured and what was inferred."""
-    measured = in_memory(adata)
-    obs, inferred.obs = inferred.obs, inferred.obs[[]]
-    modalities = {"measured": measured.copy(), "inferred": inferred}
+    if isinstance(whole, MuData):
+        measured = {name: part.copy() for name, part in whole.mod.items()}
+        if "inferred" in measured and PREDICTED not in measured["inferred"].uns:
+            raise ValueError("The MuData has a modality 'inferred' that gexinfer did not write; rename it first.")
+        obs = whole.obs
+    else:
+        measured = {"measured": in_memory(whole).copy()}
+        obs = inferred.obs.drop(columns=MISSING, errors="ignore")
+        inferred.obs = inferred.obs[[column for column in inferred.obs if column == MISSING]]
+    modalities = {**measured, "inferred": inferred}
     if hasattr(mudata, "set_options"):  # mudata before 0.4 copies all columns of obs unless told not to
         with mudata.set_options(pull_on_update=False):
             both = MuData(modalities)
     else:
         both = MuData(modalities)
-    both.obs = obs
+    both.obs = obs.reindex(both.obs_names)
     return both
 
 

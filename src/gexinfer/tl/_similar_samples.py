@@ -7,7 +7,8 @@ from anndata import AnnData
 from gexinfer._record import FittedModel
 from gexinfer._slots import check_in_memory, check_unique
 from gexinfer.methods._contract import SIMILAR
-from gexinfer.tl._predict import Query, layer_of, resolve
+from gexinfer.tl._predict import resolve
+from gexinfer.tl._query import query_of
 
 
 def similar_samples(
@@ -59,9 +60,9 @@ def similar_samples(
     check_unique(adata)
     if not 1 <= n_samples <= SIMILAR:
         raise ValueError(f"n_samples={n_samples!r} must be 1 to {SIMILAR}.")
-    ((name, fitted),) = resolve(adata, model, key).items()
-    query = Query(adata, fitted, name, layer_of(adata, fitted, layer))
-    places, weights = fitted.similar(np.concatenate([*query.blocks()] or [np.empty((0, len(fitted.landmarks)))]))
+    ((name, fitted),) = resolve(adata, adata, model, key).items()
+    query, source = query_of(adata, fitted, name, layer)
+    places, weights = fitted.similar(np.concatenate([*query.blocks(source)] or [np.empty((0, len(fitted.landmarks)))]))
     names = np.where(weights > 0, np.array(fitted.samples, dtype=object)[places], "")
     columns: dict[str, np.ndarray] = {}
     for i in range(min(n_samples, places.shape[1])):

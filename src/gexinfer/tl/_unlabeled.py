@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._names import lacking, listed, locate
+from gexinfer._names import listed
 from gexinfer._slots import SPLIT, layer_names, matrix, split_rows
 from gexinfer.engine.blocks import Indices, Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
 from gexinfer.methods import METHODS, Method, get_method
+from gexinfer.tl._others import places_in, source_of
 from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
 
 if TYPE_CHECKING:
@@ -52,25 +53,11 @@ def unlabeled_samples(unlabeled: Any, adata: AnnData, layer: str | None, places:
         )
     names = adata.var_names[places]
     if isinstance(unlabeled, AnnData):
-        layer = layer if layer in layer_names(unlabeled) else None
-        if not unlabeled.var_names.is_unique:
-            twice = unlabeled.var_names[unlabeled.var_names.duplicated()].unique()
-            raise ValueError(
-                f"unlabeled.var_names holds {len(twice):,} names more than once: {listed(twice)}. Sum or drop the "
-                "duplicates first."
-            )
-        absent = lacking(list(names), unlabeled.var_names)
-        if absent:
-            raise ValueError(
-                f"unlabeled.var_names lacks {len(absent):,} of the {len(names):,} landmarks: {listed(absent, 20)}. "
-                f"var_names starts with {listed(unlabeled.var_names, 3)}. Flag as landmarks in adata what both "
-                "measure, or set var_names to the same kind of id."
-            )
-        source, rows = matrix(unlabeled, layer), np.arange(unlabeled.n_obs)
-        places, where = locate(list(names), unlabeled.var_names), where_from(layer).replace("adata", "unlabeled")
+        source, where = source_of(unlabeled, "unlabeled", layer)
+        rows, places = np.arange(unlabeled.n_obs), places_in(unlabeled, "unlabeled", names, "landmarks")
     elif isinstance(unlabeled, str):
         layer, rows = rows_of(unlabeled, adata, layer)
-        source, where = matrix(adata, layer), where_from(layer)
+        source, where = in_row_order(matrix(adata, layer)), where_from(layer)
     else:
         raise TypeError(
             f"unlabeled is a {type(unlabeled).__name__}; pass an AnnData, or the name of a layer or of a bool column "
@@ -78,7 +65,7 @@ def unlabeled_samples(unlabeled: Any, adata: AnnData, layer: str | None, places:
         )
     if len(rows) == 0:
         raise ValueError("unlabeled= holds no sample; leave it out.")
-    return Unlabeled(Rows(in_row_order(source), rows, places, np.empty(0, np.intp)), where, names)
+    return Unlabeled(Rows(source, rows, places, np.empty(0, np.intp)), where, names)
 
 
 def rows_of(name: str, adata: AnnData, layer: str | None) -> tuple[str | None, Indices]:

@@ -61,14 +61,16 @@ def scale_mismatch(
     return f"{why}. Quantiles of the landmarks:\n{table.round(3).to_string()}\n"
 
 
-def refuse_not_finite(counts: NDArray[np.intp], names: pd.Index, rows: int, where: str) -> None:
+def refuse_not_finite(
+    counts: NDArray[np.intp], names: pd.Index, rows: int, where: str, what: str = "NaN or inf"
+) -> None:
     """Refuse NaN and inf, and say in which genes."""
     bad = np.flatnonzero(counts)
     if len(bad):
         genes = ", ".join(f"{names[i]!r} ({counts[i]:,} rows)" for i in bad[:5])
         more = f" and {len(bad) - 5:,} more" if len(bad) > 5 else ""
         raise ValueError(
-            f"{where} holds NaN or inf in {len(bad):,} of {len(names):,} genes, over {rows:,} rows: {genes}{more}. "
+            f"{where} holds {what} in {len(bad):,} of {len(names):,} genes, over {rows:,} rows: {genes}{more}. "
             "Drop those genes or samples, or fill them, e.g. with the gene's mean."
         )
 

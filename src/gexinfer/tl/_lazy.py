@@ -1,0 +1,64 @@
+"""Answers to queries that are dask arrays: nothing is computed until somebody asks for values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gexinfer._record import PREDICT_ROWS
+from gexinfer.engine.blocks import Float
+from gexinfer.tl._answers import Answer
+from gexinfer.tl._query import Query
+
+# A block of an answer takes about so much memory, and as many of them as there are threads.
+BLOCK_VALUES = 2**25
+
+
+def lazy_answer(query: Query, source: Any, names: pd.Index, *, std: bool) -> Answer:
+    """Return dask layers: a block of rows is read, and its answer computed, when it is asked for."""
+    rows = rows_per_block(len(names))
+    # Models want whole rows; the blocks of very long chunks would not fit in memory.
+    rechunked = source.rechunk({1: -1})
+    if max(rechunked.chunks[0], default=0) > rows:
+        rechunked = rechunked.rechunk({0: rows})
+    layers = {query.name: lazy_layer(rechunked, query, names, inferred)}
+    if std:
+        layers[f"{query.name}_std"] = lazy_layer(rechunked, query, names, deviations)
+    return Answer(query, layers, ~query.there, None)
+
+
+def rows_per_block(genes: int) -> int:
+    """Return how many rows of an answer fit in a block, whole blocks of the model's."""
+    return max(BLOCK_VALUES // max(genes, 1) // PREDICT_ROWS, 1) * PREDICT_ROWS
+
+
+def lazy_layer(source: Any, query: Query, names: pd.Index, function: Callable[..., Iterator[Float]]) -> Any:
+    from dask.delayed import delayed
+
+    # The model travels once, and not with each block.
+    return source.map_blocks(
+        stacked,
+        function,
+        delayed(query, pure=False),
+        names,
+        dtype=np.float32,
+        chunks=(source.chunks[0], (len(names),)),
+        meta=np.empty((0, 0), np.float32),
+    )
+
+
+def stacked(part: Any, function: Callable[..., Iterator[Float]], query: Query, names: pd.Index) -> Float:
+    """Return the answer to some rows."""
+    return np.concatenate([*function(query, part, names)] or [np.empty((0, len(names)), np.float32)])
+
+
+def inferred(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:
+    for block in query.infer(part, names):
+        yield block.values
+
+
+def deviations(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:
+    return query.std(part, names)

@@ -1,0 +1,187 @@
+"""The landmarks of a query as a model wants them, and what it infers from them, block by block."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from gexinfer._names import lacking, listed, locate
+from gexinfer._record import PREDICT_ROWS, FittedModel
+from gexinfer._slots import layer_names, matrix
+from gexinfer.engine.blocks import BLOCK_ROWS, Float, Indices, chunk_rows, dense, in_row_order, row_slices
+from gexinfer.engine.cluster import is_lazy
+from gexinfer.engine.report import say, warn
+from gexinfer.methods import get_method
+from gexinfer.tl._adapt import Adapt, as_they_are, other_platform, to_moments, to_profile
+from gexinfer.tl._values import refuse_not_finite, sample, scale_mismatch, where_from
+
+EVERY = slice(None)
+
+
+class Inferred(NamedTuple):
+    """A block of an answer: (rows, genes) values, and (rows, landmarks) which of them a row lacked."""
+
+    values: Float
+    missing: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What turns blocks of a query's landmarks into blocks of an answer: data alone, so that it travels to others."""
+
+    fitted: FittedModel
+    name: str
+    where: str
+    # Where the model's landmarks stand in the query, -1 for those that it lacks.
+    columns: Indices
+    adapt: Adapt
+    max_missing: float
+    device: str
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        return self.columns >= 0
+
+    @property
+    def any_panel(self) -> bool:
+        return get_method(self.fitted.method).any_panel
+
+    def blocks(self, source: Any, rows: slice = EVERY) -> Iterator[NDArray[np.floating]]:
+        """Yield (rows, landmarks), brought to the training rows' scale, NaN for what is missing."""
+        n = source.shape[0]
+        first, stop, _ = rows.indices(n)
+        # A chunk is decoded whole, so all of it is taken at once.
+        size = max(chunk_rows(source), 1)
+        size *= -(-BLOCK_ROWS // size)
+        for window in row_slices(n, size):
+            shown = slice(max(window.start, first), min(window.stop, stop))
+            if shown.start >= shown.stop:
+                continue
+            values = dense(source, shown, self.columns[self.there])
+            for part in row_slices(len(values), PREDICT_ROWS):
+                block = np.full((part.stop - part.start, len(self.columns)), np.nan, np.float32)
+                block[:, self.there] = values[part]
+                self.check(block, shown.start + part.start, n)
+                yield self.adapt(block)
+
+    def check(self, block: Float, first: int, n: int) -> None:
+        """Refuse inf, and rows that lack too many landmarks."""
+        infinite = np.isinf(block).sum(axis=0)
+        refuse_not_finite(infinite, pd.Index(self.fitted.landmarks), len(block), self.where, what="inf")
+        share = np.isnan(block).mean(axis=1)
+        most = 1 - 0.5 / block.shape[1] if self.any_panel else self.max_missing
+        if (share > most).any():
+            worst = int(share.argmax())
+            raise ValueError(
+                f"{self.where} lacks more than {most:.0%} of the {block.shape[1]:,} landmarks of {self.name!r} in "
+                f"{(share > most).sum():,} of the samples {first:,} to {first + len(block) - 1:,} of {n:,}; sample "
+                f"{first + worst:,} lacks {share[worst]:.0%}. What would be inferred rests on little: drop such "
+                "samples, or allow it with max_missing=."
+            )
+
+    def infer(self, source: Any, names: pd.Index, rows: slice = EVERY) -> Iterator[Inferred]:
+        """Yield the answer in data units: landmarks measured or filled in, targets inferred, other genes NaN."""
+        landmarks, targets = locate(self.fitted.landmarks, names), locate(self.fitted.targets, names)
+        shown, wanted = landmarks >= 0, targets >= 0
+        given: deque[NDArray[np.floating]] = deque()
+
+        def blocks() -> Iterator[NDArray[np.floating]]:
+            for block in self.blocks(source, rows):
+                given.append(block)
+                yield block
+
+        for filled, inferred in self.fitted.predict_blocks(blocks(), device=self.device):
+            block = given.popleft()
+            missing = np.isnan(block)
+            if missing.any():
+                block = np.where(missing, filled, block)
+            values = np.full((len(block), len(names)), np.nan, np.float32)
+            values[:, landmarks[shown]] = block[:, shown]
+            values[:, targets[wanted]] = inferred[:, wanted]
+            yield Inferred(values, missing)
+
+    def std(self, source: Any, names: pd.Index) -> Iterator[Float]:
+        """Yield (rows, genes) standard deviations of inferred targets, NaN for other genes."""
+        targets = locate(self.fitted.targets, names)
+        for block in self.fitted.std_blocks(self.blocks(source), device=self.device):
+            values = np.full((len(block), len(names)), np.nan, np.float32)
+            values[:, targets] = block
+            yield values
+
+
+def query_of(
+    adata: AnnData,
+    fitted: FittedModel,
+    name: str,
+    layer: str | None,
+    *,
+    adapt: str = "none",
+    max_missing: float = 1.0,
+    device: str = "auto",
+) -> tuple[Query, Any]:
+    """Return the query and its matrix, having refused or warned of what no model could answer."""
+    read = layer_of(adata, fitted, layer)
+    where, source = where_from(read), in_row_order(matrix(adata, read))
+    columns = landmark_columns(adata, fitted, name, max_missing)
+    query = Query(fitted, name, where, columns, as_they_are, max_missing, device)
+    if read != fitted.input["layer"]:
+        say(f"predict: {name} was fitted on {where_from(fitted.input['layer'])} and reads {where}")
+    if adata.n_obs:
+        query = adapted(query, source, adapt)
+    return query, source
+
+
+def adapted(query: Query, source: Any, adapt: str) -> Query:
+    """Return the query with its landmarks brought to the training rows' scale as asked; warn if they are not on it."""
+    fitted, there = query.fitted, query.there
+    # Of what is not there yet only the first chunk is looked at: a few rows of each would read all of it.
+    rows = np.arange(min(chunk_rows(source), source.shape[0]) if is_lazy(source) else source.shape[0])
+    if adapt == "none":
+        values = sample(source, rows, query.columns[there])
+        every, genes = np.arange(len(values)), np.arange(values.shape[1])
+        mismatch = scale_mismatch(fitted.input, fitted.landmark_scale.mean[there], values, every, genes)
+        other = other_platform(fitted, values, np.flatnonzero(there))
+        if mismatch:
+            other = f" If it is in these units, {other}" if other else ""
+            mismatch += f"Bring {query.where} to the units of the fit, or name another layer=."
+        if mismatch or other:
+            warn(f"{query.name}: {mismatch or ''}{other or ''}".rstrip())
+        return query
+    bring = to_profile(fitted) if adapt == "quantile" else to_moments(query, source)
+    return replace(query, adapt=bring)
+
+
+def layer_of(adata: AnnData, fitted: FittedModel, layer: str | None) -> str:
+    """Return the layer to read: the one asked for, else that of the fit, else X."""
+    if layer is not None:
+        return layer
+    fitted_on = str(fitted.input["layer"])
+    return fitted_on if fitted_on in layer_names(adata) else "X"
+
+
+def landmark_columns(adata: AnnData, fitted: FittedModel, name: str, max_missing: float) -> Indices:
+    """Return where the model's landmarks stand in `adata`, refusing a query that lacks more than is allowed."""
+    absent, n = lacking(fitted.landmarks, adata.var_names), len(fitted.landmarks)
+    most = 1.0 if get_method(fitted.method).any_panel else max_missing
+    if len(absent) > most * n or len(absent) == n:
+        instead = (
+            ""
+            if len(absent) == n
+            else (
+                f" Or allow it with max_missing={np.ceil(100 * len(absent) / n) / 100:g}, or take a model of "
+                "method='sample_lasso', for which a query may lack any."
+            )
+        )
+        raise ValueError(
+            f"adata.var_names lacks {len(absent):,} of the {n:,} landmarks of {name!r}: {listed(absent, 20)}. "
+            f"var_names starts with {listed(adata.var_names, 3)}. If they are there under another kind of id, run "
+            f"gexinfer.pp.match_genes(adata); else fit a model on the landmarks you have.{instead}"
+        )
+    return locate(fitted.landmarks, adata.var_names)

@@ -1,0 +1,237 @@
+"""Answers written to a zarr store, shard by shard: memory does not grow with samples, and a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import zarr
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from gexinfer._names import listed
+from gexinfer._record import PREDICT_ROWS, to_bytes
+from gexinfer._slots import MISSING, PREDICTED, ROLE
+from gexinfer.engine.cluster import client_for
+from gexinfer.engine.report import Advance, say, steps
+from gexinfer.tl._answers import Answer, roles
+from gexinfer.tl._lazy import rows_per_block
+from gexinfer.tl._query import Query
+
+# Genes of a chunk: a reader who wants one gene need not read them all.
+CHUNK_GENES = 1024
+# In the unfinished store: which shards are written, and for which job.
+MARKS = ".gexinfer"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An unfinished store of (samples, genes): its shards are runs of rows, each with a mark once it is written."""
+
+    folder: Path
+    n: int
+    names: pd.Index
+    dtype: str
+
+    @property
+    def rows(self) -> int:
+        """Rows of a shard."""
+        return rows_per_block(len(self.names))
+
+    @property
+    def marks(self) -> Path:
+        return self.folder / MARKS
+
+    def mark(self, shard: int) -> Path:
+        return self.marks / f"{shard}.npz"
+
+    def write(self, shard: int, values: NDArray[np.floating], missing: NDArray[np.bool_]) -> None:
+        """Write a shard, then its mark: each sample's share of missing landmarks, and which some sample lacked."""
+        start = shard * self.rows
+        zarr.open_array(self.folder / "X", mode="r+")[start : start + len(values)] = values
+        partial = self.marks / f"{shard}.partial.npz"
+        np.savez(partial, missing=missing.mean(axis=1, dtype=np.float32), lacked=missing.any(axis=0))
+        partial.replace(self.mark(shard))
+
+
+def stream(
+    adata: AnnData,
+    queries: Mapping[str, tuple[Query, Any]],
+    names: pd.Index,
+    path: Path,
+    *,
+    std: bool,
+    dtype: str,
+    progress: bool,
+) -> None:
+    """Infer into a store beside its place, which moves there once it is whole."""
+    if len(queries) != 1 or std:
+        raise ValueError(
+            f"output={str(path)!r} holds the values of one model, and no standard deviations; there are "
+            f"{listed(list(queries))}. Name one with key=, and leave out std=."
+        )
+    if path.exists():
+        raise FileExistsError(f"There is {str(path)!r} already; delete it, or choose another output=.")
+    ((query, source),) = queries.values()
+    store = Store(path.with_name(f"{path.name}.partial"), adata.n_obs, names, dtype)
+    begin(store, adata, query)
+    todo = [shard for shard in range(-(-store.n // store.rows)) if not store.mark(shard).exists()]
+    with steps("predict", store.n, show=progress) as advance:
+        before = store.n - sum(len(range(store.n)[rows_of(store, shard)]) for shard in todo)
+        if before:
+            say(f"predict: goes on with {str(store.folder)!r}, which holds {before:,} of {store.n:,} samples")
+        advance(before, query.name)
+        client = client_for(source)
+        if client is None:
+            write_here(store, query, source, todo, advance)
+        else:
+            write_on_cluster(client, store, query, source, todo, advance)
+        advance(0, f"{query.name} for {store.n:,} samples, {store.dtype}, to {str(path)!r}")
+    finish(store, adata, query, path)
+
+
+def rows_of(store: Store, shard: int) -> slice:
+    return slice(shard * store.rows, min((shard + 1) * store.rows, store.n))
+
+
+def begin(store: Store, adata: AnnData, query: Query) -> None:
+    """Make the unfinished store, or know it for that of the same job."""
+    job = json.dumps({"job": fingerprint(store, adata, query)})
+    known = store.marks / "job.json"
+    if store.folder.exists():
+        if not known.exists() or known.read_text() != job:
+            raise ValueError(
+                f"{str(store.folder)!r} was left by another job: other samples, another model or other options. Delete "
+                "it, or choose another output=."
+            )
+        return
+    needed, free = (
+        store.n * len(store.names) * np.dtype(store.dtype).itemsize,
+        shutil.disk_usage(store.folder.parent).free,
+    )
+    if needed > free:
+        raise OSError(
+            f"{str(store.folder.parent)!r} has {free / 1e9:,.1f} GB free, and the result takes {needed / 1e9:,.1f} GB. "
+            "Make room, or write less: dtype='float16', genes=."
+        )
+    genes = len(store.names)
+    zarr.create_group(store.folder, attributes={"encoding-type": "anndata", "encoding-version": "0.1.0"}, zarr_format=3)
+    width = max(-(-genes // -(-genes // CHUNK_GENES)), 1)
+    zarr.create_array(
+        store.folder / "X",
+        shape=(store.n, genes),
+        chunks=(PREDICT_ROWS, width),
+        shards=(store.rows, -(-genes // width) * width),
+        dtype=store.dtype,
+        # Inferred values are noise in their last bits: packing them takes longer than writing them, and saves little.
+        compressors=None,
+        fill_value=np.nan,
+        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+    )
+    store.marks.mkdir()
+    known.write_text(job)
+
+
+def fingerprint(store: Store, adata: AnnData, query: Query) -> str:
+    """Return a digest of all that the values follow from, but for the query's values themselves."""
+    total = hashlib.sha256(to_bytes(query.fitted))
+    for part in (adata.obs_names, store.names, query.where, query.columns, query.max_missing, store.dtype, store.rows):
+        total.update(
+            "\n".join(map(str, part)).encode() if isinstance(part, pd.Index | np.ndarray) else str(part).encode()
+        )
+    for name, value in sorted(getattr(query.adapt, "__dict__", {}).items()):
+        total.update(f"{name} {np.asarray(value).tobytes().hex()}".encode())
+    total.update(type(query.adapt).__name__.encode())
+    return total.hexdigest()
+
+
+def write_here(store: Store, query: Query, source: Any, todo: list[int], advance: Advance) -> None:
+    """Write shards one after another, each while the next one is inferred."""
+    with ThreadPoolExecutor(1) as thread:
+        writing: Future[None] | None = None
+        for shard, values, missing in filled(store, query, source, todo, advance):
+            if writing is not None:
+                writing.result()
+            writing = thread.submit(store.write, shard, values, missing)
+        if writing is not None:
+            writing.result()
+
+
+def filled(
+    store: Store, query: Query, source: Any, todo: list[int], advance: Advance
+) -> Iterator[tuple[int, NDArray[np.floating], NDArray[np.bool_]]]:
+    """Yield shards with their values, reading on where one follows another."""
+    for run in np.split(np.array(todo, int), np.flatnonzero(np.diff(todo) > 1) + 1):
+        rows = slice(int(run[0]) * store.rows, rows_of(store, int(run[-1])).stop) if len(run) else slice(0, 0)
+        blocks = query.infer(source, store.names, rows)
+        values, missing, at = np.empty((0, 0), store.dtype), np.empty((0, 0), bool), 0
+        for shard in run:
+            place = rows_of(store, int(shard))
+            size = place.stop - place.start
+            answer = np.empty((size, len(store.names)), store.dtype)
+            lacks = np.empty((size, len(query.columns)), bool)
+            done = 0
+            while done < size:
+                if at == len(values):
+                    block = next(blocks)
+                    values, missing, at = narrowed(block.values, store.dtype), block.missing, 0
+                    advance(len(values), query.name)
+                n = min(size - done, len(values) - at)
+                answer[done : done + n], lacks[done : done + n] = values[at : at + n], missing[at : at + n]
+                done, at = done + n, at + n
+            yield int(shard), answer, lacks
+
+
+def narrowed(values: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
+    """Return values in the kind asked for, if it can hold them."""
+    if dtype == "float16" and np.nanmax(np.abs(values), initial=0) > np.finfo(np.float16).max:
+        raise ValueError(
+            f"dtype='float16' holds values up to {np.finfo(np.float16).max:,.0f}, and there are values of "
+            f"{np.nanmax(np.abs(values)):,.0f}. Leave dtype= out, or fit on log values."
+        )
+    return values.astype(dtype, copy=False)
+
+
+def write_on_cluster(client: Any, store: Store, query: Query, source: Any, todo: list[int], advance: Advance) -> None:
+    """Let the workers write shards; they must see the store's folder."""
+    from dask.delayed import delayed
+    from distributed import as_completed
+
+    held, write = delayed((store, query), pure=False), delayed(write_shard, pure=False)
+    tasks = client.compute([write(held, shard, source[rows_of(store, shard)]) for shard in todo])
+    for task in as_completed(tasks):
+        advance(task.result(), query.name)
+
+
+def write_shard(held: tuple[Store, Query], shard: int, part: Any) -> int:
+    """Infer and write one shard from its rows, and return how many they are."""
+    store, query = held
+    blocks = [*query.infer(part, store.names)]
+    values = np.concatenate([narrowed(block.values, store.dtype) for block in blocks])
+    store.write(shard, values, np.concatenate([block.missing for block in blocks]))
+    return len(values)
+
+
+def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
+    """Write what is known of samples and genes, and move the store to its place."""
+    obs = adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
+    marks = [np.load(store.mark(shard)) for shard in range(-(-store.n // store.rows))]
+    lacked = np.logical_or.reduce([~query.there, *(mark["lacked"] for mark in marks)])
+    shares = np.concatenate([np.empty(0, np.float32), *(mark["missing"] for mark in marks)])
+    bare = AnnData(obs=obs.assign(**{MISSING: shares}), var=pd.DataFrame(index=store.names))
+    bare.var[ROLE] = roles(bare, {query.name: Answer(query, {}, lacked, shares)})
+    root = zarr.open_group(store.folder, mode="r+")
+    for slot, value in (("obs", bare.obs), ("var", bare.var), ("uns", {PREDICTED: np.array(["X"], dtype=object)})):
+        # Without saying so, anndata asks whoever writes to choose.
+        ad.io.write_elem(root, slot, value, dataset_kwargs={"shards": None})
+    shutil.rmtree(store.marks)
+    store.folder.replace(path)

@@ -1,0 +1,136 @@
+"""Landmarks that a query lacks, as columns or in single samples."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import oas
+
+import gexinfer as gx
+from gexinfer.engine.gaussian import Gaussian, packed, shrunk, unpacked
+
+
+@pytest.fixture
+def query(fitted):
+    """Test samples with landmarks alone."""
+    rows = (fitted.obs["split"] == "test").to_numpy()
+    return ad.AnnData(
+        fitted.X[rows][:, fitted.var["landmark"]].copy(), fitted.obs[rows][[]], fitted.var[fitted.var["landmark"]][[]]
+    )
+
+
+def test_shrinkage_is_that_of_scikit_learn():
+    X = np.random.default_rng(0).standard_normal((30, 12)) @ np.random.default_rng(1).standard_normal((12, 12))
+    expected, _ = oas(X)
+    np.testing.assert_allclose(shrunk(np.cov(X.T, bias=True), len(X)), expected, rtol=1e-10)
+
+
+def test_a_triangle_is_unpacked_again():
+    C = np.cov(np.random.default_rng(0).standard_normal((20, 7)).T)
+    np.testing.assert_allclose(unpacked(packed(C)), C, rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(p=st.integers(2, 12), seed=st.integers(0, 999), share=st.floats(0, 0.9))
+def test_missing_values_are_the_conditional_mean(p, seed, share):
+    rng = np.random.default_rng(seed)
+    C = np.cov(rng.standard_normal((3 * p, p)).T, bias=True)
+    block = rng.standard_normal((5, p)).astype(np.float32)
+    lacks = rng.random(block.shape) < share
+    lacks[:, 0] = False
+    gaussian = Gaussian(C, 3 * p)
+    filled = gaussian.fill(np.where(lacks, np.nan, block))
+    S = shrunk(C, 3 * p)
+    for row, out, m in zip(block, filled, lacks, strict=True):
+        expected = S[np.ix_(m, ~m)] @ np.linalg.solve(S[np.ix_(~m, ~m)], row[~m])
+        np.testing.assert_allclose(out[m], expected, atol=1e-4)
+        np.testing.assert_array_equal(out[~m], row[~m])
+
+
+def error(fitted, filled, key="ridge"):
+    rows = (fitted.obs["split"] == "test").to_numpy()
+    model = gx.io.read_model(fitted, key=key)
+    full = gx.tl.predict(filled, model=fitted, key=key, output="anndata", max_missing=1, progress=False)
+    away = full[:, list(model.targets)].layers[key] - fitted[rows, list(model.targets)].X
+    return float(np.abs(away / model.target_scale.unit).mean())
+
+
+def test_error_grows_smoothly_with_missing_landmarks_and_is_below_that_of_the_mean(bulk_once):
+    full = bulk_once.copy()
+    gx.pp.landmarks(full)
+    gx.pp.split(full)
+    full = full[:, full.var["landmark"] | (np.arange(full.n_vars) % 4 == 0)].copy()
+    gx.tl.fit(full, "ridge", progress=False)
+    rows, mask = (full.obs["split"] == "test").to_numpy(), full.var["landmark"].to_numpy()
+    query = ad.AnnData(full.X[rows][:, mask].copy(), full.obs[rows][[]], full.var[mask][[]])
+    order = np.random.default_rng(0).permutation(query.n_vars)
+    errors, with_mean = [], []
+    for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5):
+        lost = order[: int(share * query.n_vars)]
+        holed, means = query.copy(), query.copy()
+        holed.X[:, lost] = np.nan
+        means.X[:, lost] = gx.io.read_model(full, key="ridge").landmark_scale.mean[lost]
+        errors.append(error(full, holed))
+        with_mean.append(error(full, means))
+    steps = np.diff(errors)
+    assert (steps > 0).all()
+    assert steps.max() < 0.03 * errors[0]
+    assert errors[-1] < 1.12 * errors[0]
+    assert (np.array(errors[1:]) < 0.9 * np.array(with_mean[1:])).all()
+
+
+def test_columns_that_are_lacking_are_columns_of_nan(fitted, query):
+    holed = query.copy()
+    holed.X[:, [0, 5]] = np.nan
+    keep = np.setdiff1d(np.arange(query.n_vars), [0, 5])
+    for key in ("ridge", "dgex", "knn", "kernel", "sample_lasso"):
+        a = gx.tl.predict(holed, model=fitted, key=key, output="anndata", progress=False)
+        b = gx.tl.predict(query[:, keep].copy(), model=fitted, key=key, output="anndata", progress=False)
+        np.testing.assert_array_equal(a.X, b.X)
+        assert np.isfinite(a.X).all()
+        np.testing.assert_allclose(a.obs["gexinfer_missing"], 2 / query.n_vars, rtol=1e-6)
+        role = a.var["gexinfer_role"]
+        assert (role[query.var_names[[0, 5]]] == "inferred").all()
+        assert (role[query.var_names[keep]] == "landmark").all()
+
+
+def test_each_sample_is_filled_by_itself_and_reported(fitted, query):
+    query.X[3, 7], query.X[5, :10] = np.nan, np.nan
+    whole = gx.tl.predict(query, model=fitted, key="ridge", output="anndata", progress=False)
+    shares = np.zeros(query.n_obs)
+    shares[3], shares[5] = 1 / 60, 10 / 60
+    np.testing.assert_allclose(whole.obs["gexinfer_missing"], shares, rtol=1e-6)
+    alone = gx.tl.predict(query[[5]].copy(), model=fitted, key="ridge", output="anndata", progress=False)
+    np.testing.assert_array_equal(whole.X[[5]], alone.X)
+    np.testing.assert_array_equal(whole[:, query.var_names].X[0], query.X[0])
+    inferred = whole[:, query.var_names].X[5, :10]
+    model = gx.io.read_model(fitted, key="ridge")
+    assert np.abs((inferred - model.landmark_scale.mean[:10]) / model.landmark_scale.unit[:10]).max() < 6
+
+
+def test_too_many_are_refused_unless_asked_for(fitted, query):
+    with pytest.raises(ValueError, match=r"lacks 40 of the 60 landmarks of 'ridge'.*max_missing=0.67"):
+        gx.tl.predict(query[:, 40:].copy(), model=fitted, key="ridge", output="anndata", progress=False)
+    gx.tl.predict(query[:, 40:].copy(), model=fitted, key="ridge", output="anndata", max_missing=0.67, progress=False)
+    query.X[2, :31] = np.nan
+    with pytest.raises(ValueError, match=r"adata.X lacks more than 50% of the 60 landmarks .* sample 2 lacks 52%"):
+        gx.tl.predict(query, model=fitted, key="ridge", output="anndata", progress=False)
+    query.X[2] = np.nan
+    for key in ("ridge", "sample_lasso"):
+        with pytest.raises(ValueError, match=r"sample 2 lacks 100%"):
+            gx.tl.predict(query, model=fitted, key=key, output="anndata", max_missing=0.99, progress=False)
+    query.X[2] = np.inf
+    with pytest.raises(ValueError, match=r"adata.X holds inf in 60 of 60 genes"):
+        gx.tl.predict(query, model=fitted, key="ridge", output="anndata", progress=False)
+
+
+def test_what_was_filled_is_no_stale_prediction(fitted):
+    rows = np.flatnonzero(fitted.obs["split"] == "test")
+    measured = fitted.copy()
+    fitted.X[rows[0], np.flatnonzero(fitted.var["landmark"])[:4]] = np.nan
+    gx.tl.predict(fitted, key="ridge", progress=False)
+    fitted.X = measured.X
+    gx.tl.evaluate(fitted, key="ridge")

@@ -1,0 +1,75 @@
+"""A MuData with a panel and with whole transcriptomes, of different samples."""
+
+from __future__ import annotations
+
+import anndata as ad
+import mudata
+import numpy as np
+import pytest
+from mudata import MuData
+
+import gexinfer as gx
+
+# Both modalities measure the landmarks, of which mudata warns.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:var_names are not unique:UserWarning",
+    "ignore:Cannot join columns:UserWarning",
+    "ignore:From 0.4:FutureWarning",
+)
+
+
+@pytest.fixture
+def both(small):
+    test = (small.obs["split"] == "test").to_numpy()
+    mask = small.var["landmark"]
+    panel = ad.AnnData(small.X[test][:, mask].copy(), small.obs[test][["tissue"]], small.var[mask][[]])
+    with mudata.set_options(pull_on_update=False):
+        return MuData({"full": small[~test].copy(), "panel": panel})
+
+
+def test_modalities_with_different_samples(both, small):
+    expected = small.copy()
+    gx.tl.fit(expected, "ridge", progress=False)
+    test = (small.obs["split"] == "test").to_numpy()
+    wanted = gx.tl.predict(both["panel"], model=expected, output="anndata", progress=False)
+    assert gx.tl.fit(both, "ridge", modality="full", progress=False) is None
+    assert both["full"].uns["ridge"]["params"]["n_train"] == (small.obs["split"] == "train").sum()
+    made = gx.tl.predict(both, modality="panel", output="anndata", progress=False)
+    np.testing.assert_array_equal(made.X, wanted.X)
+    assert made.n_obs == test.sum()
+    three = gx.tl.predict(both, modality="panel", output="mudata", progress=False)
+    assert list(three.mod) == ["full", "panel", "inferred"]
+    np.testing.assert_array_equal(three["inferred"].X, wanted[:, three["inferred"].var_names].X)
+    assert three.n_obs == small.n_obs
+    np.testing.assert_array_equal(
+        gx.tl.predict(both["panel"], model=both, output="anndata", progress=False).X, wanted.X
+    )
+
+
+def test_a_layer_of_a_modality_and_a_copy(both):
+    fitted = gx.tl.fit(both, "ridge", modality="full", copy=True, progress=False)
+    assert isinstance(fitted, MuData)
+    assert "ridge" not in both["full"].uns
+    gx.tl.predict(fitted, modality="full", progress=False)
+    assert fitted["full"].layers["ridge"].shape == fitted["full"].shape
+    copied = gx.tl.predict(fitted, modality="full", copy=True, progress=False)
+    assert isinstance(copied, MuData)
+
+
+def test_wrong_modalities_are_named(both, small):
+    with pytest.raises(KeyError, match=r"modality=None is not one of the MuData's: 'full', 'panel'"):
+        gx.tl.fit(both, "ridge", progress=False)
+    with pytest.raises(KeyError, match=r"modality='rna' is not one"):
+        gx.tl.predict(both, modality="rna", progress=False)
+    with pytest.raises(KeyError, match=r"No modality of 'full', 'panel' holds models"):
+        gx.tl.predict(both, modality="panel", progress=False)
+    with pytest.raises(TypeError, match=r"modality='full' is for a MuData, and adata is an AnnData"):
+        gx.tl.fit(small, "ridge", modality="full", progress=False)
+
+
+def test_a_result_is_written(both, tmp_path):
+    gx.tl.fit(both, "ridge", modality="full", progress=False)
+    three = gx.tl.predict(both, modality="panel", output="mudata", progress=False)
+    three.write_h5mu(tmp_path / "a.h5mu")
+    again = mudata.read_h5mu(tmp_path / "a.h5mu")
+    np.testing.assert_array_equal(again["inferred"].X, three["inferred"].X)
