@@ -114,7 +114,7 @@ def test_an_alias_yields_to_the_own_symbol():
 
 def test_genes_without_the_id_that_is_wanted_are_counted():
     no_entrez = TABLE.loc[TABLE["entrez"] == "", "symbol"].iloc[0]
-    with pytest.warns(UserWarning, match=f"1 others dropped \\(1 without entrez id\\): '{no_entrez}'"):
+    with pytest.warns(UserWarning, match=f"1 others dropped \\(1 without a known entrez\\): '{no_entrez}'"):
         adata = gx.pp.match_genes(made_of(["TP53", no_entrez, "MYC"]), "entrez", copy=True)
     assert adata.var_names.tolist() == ["7157", "4609"]
 
@@ -155,7 +155,7 @@ def test_slots_follow_and_a_part_leaves_its_parent_alone(small, tmp_path):
         (None, {"aggregate": "max"}, ValueError, "aggregate='max' must be one of 'mean', 'sum'"),
         (None, {"unmatched": "raise"}, ValueError, "unmatched='raise' must be one of 'drop', 'keep'"),
         (None, {"id_column": "gene"}, KeyError, "no column 'gene'; it has 'symbol'"),
-        (lambda i: f"Gene{i}", {}, ValueError, "0 of the 150 names in var_names match a human gene. .*'Gene0'"),
+        (lambda i: f"Gene{i}", {}, ValueError, "0 of the 150 names in var_names match a human gene .*'Gene0'"),
         (str, {}, ValueError, "row numbers 0 to 149, not gene ids"),
     ],
 )

@@ -43,8 +43,8 @@ def test_real_samples_as_the_obvious_loop(small):
     assert small.uns["gexinfer_quantiles"]["genes"].tolist() == small.var_names.tolist()
 
 
-def test_the_worked_example_of_bolstad_with_a_tie():
-    """A 4 x 3 table worked by hand, genes in columns; ties as `limma::normalizeQuantiles(ties=TRUE)` has them."""
+def test_a_table_worked_by_hand_with_a_tie():
+    """Ties as `limma::normalizeQuantiles(ties=TRUE)` has them."""
     X = np.array([[5, 2, 3, 4], [4, 1, 4, 2], [3, 4, 6, 8]])
     # Sorted: 2 3 4 5, 1 2 4 4, 3 4 6 8; their mean 2, 3, 14/3, 17/3. The two 4 share ranks 3 and 4.
     m = [2, 3, 14 / 3, 17 / 3]

@@ -81,7 +81,11 @@ def drop_duplicates(
     if n_clusters < 1:
         raise ValueError(f"n_clusters={n_clusters!r} must be 1 or more.")
     X = matrix(adata, layer)
-    earlier = copies(X) if how == "exact" else neighbours(X, distance, n_clusters, np.random.default_rng(rng))
+    if how == "exact":
+        earlier = copies(X)
+    else:
+        check_finite(X, adata.obs_names)
+        earlier = neighbours(X, distance, n_clusters, np.random.default_rng(rng))
     dropped = np.flatnonzero(earlier >= 0)
 
     adata = adata.copy() if copy else adata
@@ -96,6 +100,17 @@ def drop_duplicates(
     return adata if copy else None
 
 
+def check_finite(X: Any, names: pd.Index) -> None:
+    """Refuse samples that hold NaN or inf: they have no distance to others."""
+    X = in_row_order(X)
+    strange = [~np.isfinite(dense(X, part)).all(axis=1) for part in row_slices(X.shape[0])]
+    if (found := names[np.concatenate([[], *strange]).astype(bool)]).size:
+        raise ValueError(
+            f"{len(found):,} samples hold NaN or inf, so they have no distance to others: {listed(found)}. Leave out "
+            "the genes that are not measured in all samples, or pass how='exact'."
+        )
+
+
 def copies(X: Any) -> Indices:
     """Return for each row the first that is equal to it, -1 where that is the row itself."""
     group = pd.factorize(row_digests(X))[0]
@@ -107,22 +122,15 @@ def neighbours(X: Any, distance: float, n_clusters: int, rng: np.random.Generato
     """Return for each row an earlier one of its cluster that is nearer than `distance`, -1 where there is none."""
     X = in_row_order(X)
     n = X.shape[0]
-    for part in row_slices(n):
-        strange = ~np.isfinite(dense(X, part)).all(axis=1)
-        if strange.any():
-            raise ValueError(
-                f"Sample {part.start + np.argmax(strange)} holds NaN or inf, so it has no distance to others. Drop the "
-                "genes that are not measured in all samples, or pass how='exact'."
-            )
     earlier = np.full(n, -1)
     for members in clusters(X, min(n_clusters, max(n // SAMPLES_PER_CLUSTER, 1)), rng):
         centre = sum(dense(X, members[part]).sum(axis=0, dtype=np.float64) for part in row_slices(len(members)))
-        centre = centre / len(members)
+        centre = centre / max(len(members), 1)
         for later in row_slices(len(members)):
-            y = dense(X, members[later]) - centre
+            y = dense(X, members[later]).astype(np.float64)
             for before in row_slices(later.stop):
-                x = dense(X, members[before]) - centre
-                near = closer(y, x, distance) & (members[before] < members[later, None])
+                x = dense(X, members[before]).astype(np.float64)
+                near = closer(y, x, centre, distance) & (members[before] < members[later, None])
                 found = near.any(axis=1) & (earlier[members[later]] < 0)
                 earlier[members[later][found]] = members[before][near[found].argmax(axis=1)]
     return earlier
@@ -139,15 +147,15 @@ def clusters(X: Any, n_clusters: int, rng: np.random.Generator) -> list[Indices]
     return [np.flatnonzero(label == i) for i in np.unique(label)]
 
 
-def closer(y: Wide, x: Wide, distance: float) -> np.ndarray:
+def closer(y: Wide, x: Wide, centre: Wide, distance: float) -> np.ndarray:
     """Return whether each row of y is nearer to each of x than `distance`.
 
-    y'y - 2 y'x + x'x loses digits where the two are alike, so what it leaves in doubt is measured directly.
+    y'y - 2 y'x + x'x loses digits, fewer about the centre. What that leaves in doubt is measured directly.
     """
-    yy, xx = np.einsum("ij,ij->i", y, y), np.einsum("ij,ij->i", x, x)
-    squared = yy[:, None] - 2 * y @ x.T + xx
+    a, b = y - centre, x - centre
+    aa, bb = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
+    squared = aa[:, None] - 2 * a @ b.T + bb
     near = squared < distance**2
-    doubt = np.abs(squared - distance**2) < 1e-10 * (yy[:, None] + xx)
-    for i, j in np.argwhere(doubt):
+    for i, j in np.argwhere(np.abs(squared - distance**2) < 1e-10 * (aa[:, None] + bb)):
         near[i, j] = ((y[i] - x[j]) ** 2).sum() < distance**2
     return near

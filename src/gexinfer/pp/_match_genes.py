@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -94,18 +93,15 @@ def match_genes(
     names, source = names_of(adata, id_column)
     table = genes()
     found = look_up(as_ids(names, source))
-    n_found = int((found["gene"] >= 0).sum())
-    if n_found == 0 or n_found < FEWEST * len(names):
-        raise ValueError(
-            f"{n_found:,} of the {len(names):,} names in {source} match a human gene. {source} starts with "
-            f"{listed(names, 3)}. Pass the column of adata.var that holds symbols, Ensembl ids, Entrez ids or probes "
-            "of U133A as id_column=."
-        )
-
     ids = table[to].str.split("|").str[0].to_numpy(object)
     wanted = np.where(found["gene"] >= 0, ids[found["gene"]], "")
-    no_id = (found["gene"] >= 0) & (wanted == "")
     matched = wanted != ""
+    if not matched.any() or matched.mean() < FEWEST:
+        raise ValueError(
+            f"{matched.sum():,} of the {len(names):,} names in {source} match a human gene that has a known {to}. "
+            f"{source} starts with {listed(names, 3)}. Pass the column of adata.var that holds symbols, Ensembl ids, "
+            "Entrez ids or probes of U133A as id_column=."
+        )
     kept = np.flatnonzero(matched | (unmatched == "keep"))
     # One group for each gene, and one for each column that is kept under its own name.
     of_one = np.where(matched, pd.factorize(wanted)[0], len(names) + np.arange(len(names)))[kept]
@@ -127,7 +123,7 @@ def match_genes(
     line = f"match_genes: {matched.sum():,} of {len(names):,} names in {source} found ({kinds}), which are "
     line += f"{len(np.unique(wanted[matched])):,} genes"
     if not matched.all():
-        reasons = {"ambiguous": found["ambiguous"], f"without {to} id": no_id}
+        reasons = {"ambiguous": found["ambiguous"], f"without a known {to}": (found["gene"] >= 0) & ~matched}
         counts = [f"{mask.sum():,} {reason}" for reason, mask in reasons.items() if mask.any()]
         line += f"; {(~matched).sum():,} others {'kept' if unmatched == 'keep' else 'dropped'}"
         line += (f" ({', '.join(counts)})" if counts else "") + f": {listed(names[~matched])}"
@@ -141,8 +137,8 @@ def match_genes(
 @cache
 def genes() -> pd.DataFrame:
     """Return the bundled table: symbol, aliases, Ensembl and Entrez ids and probes of each gene, "|" between them."""
-    with (files("gexinfer.pp") / "genes.tsv.gz").open("rb") as file, gzip.open(file, "rt") as text:
-        return pd.read_csv(text, sep="\t", dtype=str, keep_default_na=False)
+    with (files("gexinfer.pp") / "genes.tsv.gz").open("rb") as file:
+        return pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False, compression="gzip")
 
 
 @cache
@@ -156,7 +152,8 @@ def ids_of_genes() -> tuple[pd.DataFrame, pd.Index]:
     ids = pd.DataFrame(found, columns=["id", "gene", "rank"]).query("id != ''")
     # Of an id that is a symbol here and an alias there, the symbol counts: ranks ascend.
     best = ids.drop_duplicates("id").set_index("id")
-    several = pd.Index(ids.loc[ids.duplicated(["id", "rank"], keep=False), "id"].unique())
+    ids = ids[ids["rank"].to_numpy() == best["rank"][ids["id"]].to_numpy()]
+    several = pd.Index(ids.loc[ids["id"].duplicated(), "id"].unique())
     return best[~best.index.isin(several)], several
 
 

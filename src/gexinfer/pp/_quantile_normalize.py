@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from gexinfer._names import lacking, listed
-from gexinfer._slots import QUANTILES, check_adata, check_loaded, check_unique, matrix
+from gexinfer._slots import QUANTILES, check_loaded, check_unique, matrix
 from gexinfer.engine.blocks import Float, Wide, dense, in_row_order, row_slices
 from gexinfer.engine.report import say, warn
 
@@ -137,7 +137,6 @@ def profile_of(reference: Any, adata: AnnData, X: Any, layer: str | None) -> tup
 
 def reference_profile(reference: AnnData, adata: AnnData, layer: str | None) -> tuple[Float, str]:
     """Return the profile that a reference was normalised to, else the mean of its sorted values."""
-    check_adata(reference)
     check_unique(reference)
     if not same_genes(reference.var_names, adata.var_names):
         absent = lacking(list(reference.var_names), adata.var_names)
@@ -168,6 +167,8 @@ def same_genes(a: pd.Index, b: pd.Index) -> bool:
 
 def mean_profile(X: Any) -> Float:
     """Return the mean over rows of their sorted values, those with NaN stretched to full length."""
+    if X.shape[0] == 0:
+        raise ValueError("There are no samples to take a profile from.")
     total = np.zeros(X.shape[1])
     for part in row_slices(X.shape[0]):
         ordered = np.sort(dense(X, part), axis=1).astype(np.float64)  # NaN goes last
