@@ -47,7 +47,7 @@ def quantile_normalize(
     reference
         Where the profile comes from. None: the samples themselves. An AnnData of the same genes, in any order: the
         profile it was normalised to, else the mean of its sorted values (in `layer`, where it has that, else in `X`).
-        An array: the profile, one value for each gene.
+        An array: the profile, one value for each gene, in any order.
     layer
         Layer to normalise; `X` where it is not given.
     copy
