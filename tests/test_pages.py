@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import h5py
 import nbformat
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ import gexinfer as gx
 from gexinfer.methods.dgex import DGEX
 from gexinfer.methods.ggan import GGAN
 from gexinfer.methods.semigan import SemiGAN
+from gexinfer.pp._match_genes import genes
+from gexinfer.pp._panels import bundled
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -125,6 +128,62 @@ def test_the_tables_of_which_method_are_those_that_were_measured():
             # What the page says of kernel.
             assert found["methods"]["kernel"]["gain_over_ridge"] >= 0
     assert results["compendium"]["random"]["methods"]["kernel"]["gain_over_ridge"] > 0.08
+
+
+def test_the_preparation_does_what_its_page_says(bulk_once, tmp_path, monkeypatch):
+    """Probes of real genes with real values; two of them measure one gene."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "preparation.md").read_text()
+    bulk, table = gx.pp.match_genes(bulk_once, copy=True), genes()
+    probes = table.assign(probe=table["probes"].str.split("|")).explode("probe")
+    probes = probes[~probes["probe"].duplicated(keep=False) & probes["symbol"].isin(bulk.var_names)]
+    X = np.asarray(bulk[:60, probes["symbol"]].X, float)
+    X += np.random.default_rng(0).normal(0, 0.01, X.shape)
+
+    def write(path, X, probes):
+        with h5py.File(path, "w") as file:
+            file["0/DATA/0/matrix"] = X
+            file["0/META/COL/id"] = [f"{path} {i}" for i in range(len(X))]
+            file["0/META/ROW/id"] = probes.tolist()
+
+    landmark = probes["entrez"].isin(bundled()["entrez"]).to_numpy()
+    write("geo.gctx", X[[*range(50), 7]], probes["probe"])
+    write("new.gctx", X[50:51], probes["probe"])
+    write("landmarks.gctx", X[51:, landmark], probes["probe"][landmark])
+    rna = bulk_once[:40].copy()
+    rna.X = np.exp2(rna.X) - 1
+    rna.write_h5ad("rna.h5ad")
+
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(block, names)
+    geo = names["geo"]
+    assert geo.n_obs == 50
+    assert geo.var_names.tolist() == probes["symbol"].drop_duplicates().tolist()
+    assert geo.var["landmark"].sum() == 943
+    assert names["new"].var_names.equals(geo.var_names)
+    assert names["query"].n_vars == 978
+    assert names["rna"].n_vars == geo.n_vars
+    kept = geo.uns["gexinfer_quantiles"]["values"]
+    for name in ("new", "rna"):
+        np.testing.assert_array_equal(names[name].uns["gexinfer_quantiles"]["values"], kept)
+        assert kept.min() <= names[name].X.min() < names[name].X.max() <= kept.max()
+    of_landmarks = np.sort(geo[:, names["query"].var_names].X, axis=1).mean(axis=0)
+    np.testing.assert_allclose(names["query"].uns["gexinfer_quantiles"]["values"], of_landmarks, atol=1e-5)
+
+    preparation, results = benchmark("preparation")
+    assert "\n".join(preparation.markdown(results)) in page
+    assert {found["near"] + found["exact"] for found in results["duplicates"].values()} == {0}
+    again, across = results["affymetrix again"], results["across platforms"]
+    told = f"{again['median_before']:.2f} to {again['median_after']:.2f} log2 units"
+    assert told in page
+    assert f"up to {again['largest_after']:.1f} apart" in page
+    assert f"is {across['median_apart_before']:.2f} away" in page
+    assert f"and {across['median_apart_after']:.2f} after" in page
+    assert f"become {across['zeros_become'][1]:.2f}" in page
+    assert f"at most {across['zeros_become'][2]:.2f}" in page
+    nearest = [found["nearest"] for found in results["duplicates"].values()]
+    assert f"two nearest samples are {min(nearest):.0f} to {max(nearest):.0f} apart" in page
 
 
 def test_the_speed_on_the_page_is_that_which_was_measured():

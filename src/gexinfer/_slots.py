@@ -25,6 +25,10 @@ MISSING = "gexinfer_missing"
 EVALUATION = "gexinfer_evaluation"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
+# The sorted profile that samples were quantile-normalised to.
+QUANTILES = "gexinfer_quantiles"
+# Under which names a gene's columns stood before.
+MATCHED_FROM = "gexinfer_matched_from"
 METRICS = ("mae", "mae_data", "pearson", "r2")
 # What a fit says of each gene.
 PER_GENE = ("penalty", "n_landmarks")
@@ -85,6 +89,16 @@ def check_in_memory(adata: Any) -> None:
         raise TypeError(
             "adata was read lazily, its tables too. Load those; the values may stay where they are: "
             "adata.obs, adata.var = adata.obs.to_memory(), adata.var.to_memory()."
+        )
+
+
+def check_loaded(adata: Any) -> None:
+    """Refuse what is no AnnData, and one whose values or tables are on disk: they are about to be replaced."""
+    check_in_memory(adata)
+    if adata.isbacked:
+        raise ValueError(
+            f"adata is backed by the file {str(adata.filename)!r}, which this would change. Load it first: "
+            "adata = adata.to_memory()."
         )
 
 

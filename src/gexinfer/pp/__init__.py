@@ -1,6 +1,9 @@
-"""Before a fit: which genes are landmarks, and which rows are for what."""
+"""Before a fit: one column for each gene, one scale for all samples; which genes are landmarks, which rows for what."""
 
+from gexinfer.pp._drop_duplicates import drop_duplicates
 from gexinfer.pp._landmarks import landmarks
+from gexinfer.pp._match_genes import match_genes
+from gexinfer.pp._quantile_normalize import quantile_normalize
 from gexinfer.pp._split import split
 
-__all__ = ["landmarks", "split"]
+__all__ = ["drop_duplicates", "landmarks", "match_genes", "quantile_normalize", "split"]

@@ -7,13 +7,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._names import listed, without_version
+from gexinfer._names import listed
 from gexinfer._slots import LANDMARK, check_in_memory
 from gexinfer.engine.report import say, warn
-from gexinfer.pp._panels import Panel, load_panel
-
-# Below this share of the smaller side, what matched did so by accident.
-FEWEST = 0.02
+from gexinfer.pp._panels import FEWEST, Panel, as_ids, load_panel, names_of
 
 
 def landmarks(
@@ -65,11 +62,8 @@ def landmarks(
     """
     check_in_memory(adata)
     wanted = load_panel(panel)
-    if id_column is not None and id_column not in adata.var:
-        raise KeyError(f"adata.var has no column {id_column!r}; it has {listed(adata.var.columns, 20)}.")
-    source = "var_names" if id_column is None else f"var[{id_column!r}]"
-    names = adata.var_names if id_column is None else pd.Index(adata.var[id_column])
-    places, kind, shared = match(wanted, names.astype(str), source)
+    names, source = names_of(adata, id_column)
+    places, kind, shared = match(wanted, names, source)
 
     adata = adata.copy() if copy else adata
     flagged = np.zeros(adata.n_vars, bool)
@@ -92,15 +86,9 @@ def landmarks(
 
 def match(panel: Panel, names: pd.Index, source: str) -> tuple[np.ndarray, str, list[str]]:
     """Return the place of each landmark (-1: none), the kind of id that found most, and landmarks found twice."""
-    if len(names) > 1 and names.str.isdecimal().all() and (np.diff(names.astype(int)) == 1).all():
-        raise ValueError(
-            f"{source} holds row numbers {names[0]} to {names[-1]}, not gene ids (as Entrez ids they would match by "
-            f"accident). Set adata.var_names to the gene ids, or name their column with id_column=."
-        )
-    tries = {"symbol": (panel.symbols, names), "Ensembl id": (panel.ensembl, without_version(names))}
-    # "7157.0" is what an integer column with missing values turns into.
-    tries["Entrez id"] = (panel.entrez, names.str.replace(r"\.0$", "", regex=True))
-    hits = {kind: find(ids, among) for kind, (ids, among) in tries.items()}
+    names = as_ids(names, source)
+    tries = {"symbol": panel.symbols, "Ensembl id": panel.ensembl, "Entrez id": panel.entrez}
+    hits = {kind: find(ids, names) for kind, ids in tries.items()}
     kind = max(hits, key=lambda k: hits[k]["position"].nunique())
     best = hits[kind]
     found = best["position"].nunique()

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from gexinfer._names import without_version
+from gexinfer._names import listed, without_version
 
 # The header names under which panel files in circulation keep their ids.
 HEADERS = {
     *("symbol", "gene_symbol", "hgnc_symbol", "pr_gene_symbol", "gene", "genes", "gene_name", "name"),
     *("ensembl", "ensembl_id", "gene_id", "gene_ids", "entrez", "entrez_id", "pr_gene_id", "id"),
 }
+# Below this share, what matched did so by accident.
+FEWEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,26 @@ def bundled() -> pd.DataFrame:
     """Return the 978 L1000 landmarks with symbol, aliases, Ensembl and Entrez ids."""
     with (files("gexinfer.pp") / "panels.tsv").open() as file:
         return pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
+
+
+def as_ids(names: pd.Index, source: str) -> pd.Index:
+    """Return names as ids are written: no version, no ".0"; row numbers are refused."""
+    if len(names) > 1 and names.str.isdecimal().all() and (np.diff(names.astype(int)) == 1).all():
+        raise ValueError(
+            f"{source} holds row numbers {names[0]} to {names[-1]}, not gene ids (as Entrez ids they would match by "
+            f"accident). Set adata.var_names to the gene ids, or name their column with id_column=."
+        )
+    # "7157.0" is what an integer column with missing values turns into.
+    return without_version(names).str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+
+
+def names_of(adata: AnnData, id_column: str | None) -> tuple[pd.Index, str]:
+    """Return the names of the genes, and for messages where they stand."""
+    if id_column is None:
+        return adata.var_names.astype(str), "var_names"
+    if id_column not in adata.var:
+        raise KeyError(f"adata.var has no column {id_column!r}; it has {listed(adata.var.columns, 20)}.")
+    return pd.Index(adata.var[id_column]).astype(str), f"var[{id_column!r}]"
 
 
 def load_panel(panel: str | Path | Iterable[str]) -> Panel:

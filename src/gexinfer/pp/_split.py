@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,11 +115,16 @@ def assign(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
 
 def divided_duplicates(X: object, side: np.ndarray) -> int:
     """Return how many samples have a copy, value for value, on another side."""
-    X = in_row_order(X)
-    digests = [
-        hashlib.blake2b(row.tobytes(), digest_size=8).digest()
-        for part in row_slices(len(side))
-        for row in dense(X, part) + 0.0  # + 0.0 turns -0.0 into 0.0
-    ]
-    groups = pd.Series(side).groupby(pd.factorize(np.array(digests))[0])
+    groups = pd.Series(side).groupby(pd.factorize(row_digests(X))[0])
     return int((groups.transform("nunique") > 1).sum())
+
+
+def row_digests(X: Any) -> np.ndarray:
+    """Return a digest of each row, the same for rows that are equal value by value."""
+    X = in_row_order(X)
+    digests = []
+    for part in row_slices(X.shape[0]):
+        block = dense(X, part) + 0.0  # + 0.0 turns -0.0 into 0.0
+        block[np.isnan(block)] = np.nan  # of which there are many, too
+        digests += [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in block]
+    return np.array(digests)
