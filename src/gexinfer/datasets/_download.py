@@ -61,10 +61,11 @@ def unpack(remote: Remote, *, progress: bool = True) -> Path:
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
                     advance(len(chunk))
+            part.replace(path)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            part.unlink()
             raise ValueError(f"{str(packed)!r} is damaged: {error} Delete it and call again.") from error
-        part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -120,32 +121,32 @@ def obtain(remote: Remote, path: Path, progress: bool) -> None:
     """Download the file, or check the one that was put there, and write down what it is."""
     import pooch
 
-    published = remote.checksum or listed_by_owner(remote, progress)
-    expected = published or noted(remote, path).get("checksum")
+    known = remote.checksum or listed_by_owner(remote, progress)
+    expected = known or noted(remote, path).get("checksum")
     algorithm = expected.partition(":")[0] if expected else "sha256"
     arrived = not path.exists()
     if arrived:
-        download(remote, path, expected, published, progress)
+        download(remote, path, expected, known, progress)
     # What pooch has just checked is not read once more: that takes minutes for 50 GB.
     checksum = expected if arrived and expected else f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
     if expected and checksum != expected:
         raise ValueError(
             f"{str(path)!r}, {amount(path.stat().st_size)}, is not {remote.name} {remote.version}: its checksum is "
-            f"{checksum}, expected is {expected}. Delete it and call again to download it.{doubt(published, path)}"
+            f"{checksum}, expected is {expected}. Delete it and call again to download it.{doubt(known, path)}"
         )
     now = path.stat()
     note = {"name": remote.name, "version": remote.version, "url": remote.url, "checksum": checksum}
     partial = note_of(path).with_suffix(".partial")
     partial.write_text(json.dumps({**note, "size": now.st_size, "mtime_ns": now.st_mtime_ns}, indent=1))
     partial.replace(note_of(path))
-    if published:
-        meaning = "as published"
+    if known:
+        meaning = "as expected"
     elif expected:
         meaning = "the same as when it was first downloaded"
     else:
         meaning = (
-            f"recorded in {note_of(path).name} and demanded of every later copy. gexinfer knows no published checksum "
-            "of this file, so this first copy was taken on trust"
+            f"recorded in {note_of(path).name} and demanded of every later copy. gexinfer knows no checksum of this "
+            "file, so this first copy was taken on trust"
         )
     say(f"{remote.name} {remote.version}: {amount(now.st_size)}, {checksum}, {meaning}.")
 
@@ -156,13 +157,16 @@ def listed_by_owner(remote: Remote, progress: bool) -> str | None:
         return None
     with gzip.open(fetch(remote.checksums, progress=progress), "rt") as lines:
         # As sha512sum writes it: digest, blanks, for binary files a star, name.
-        digests = {name.lstrip("*"): digest for digest, name in (line.split() for line in lines if line.strip())}
+        digests = {
+            name.lstrip("*"): digest
+            for digest, name in (line.strip().split(maxsplit=1) for line in lines if line.strip())
+        }
     return f"sha512:{digests[remote.file]}" if remote.file in digests else None
 
 
-def doubt(published: str | None, path: Path) -> str:
+def doubt(known: str | None, path: Path) -> str:
     """Return what else a wrong checksum may mean."""
-    if published:
+    if known:
         return " If that does not help, its owner may have replaced it: please report that to gexinfer."
     return (
         " The expected one is that of an earlier copy. If its owner has replaced the file and you trust the new one, "
@@ -170,7 +174,7 @@ def doubt(published: str | None, path: Path) -> str:
     )
 
 
-def download(remote: Remote, path: Path, expected: str | None, published: str | None, progress: bool) -> None:
+def download(remote: Remote, path: Path, expected: str | None, known: str | None, progress: bool) -> None:
     """Let pooch download the file, check it and move it to its place."""
     import pooch
 
@@ -198,7 +202,7 @@ def download(remote: Remote, path: Path, expected: str | None, published: str | 
         pooch.retrieve(remote.url, expected, fname=path.name, path=path.parent, downloader=receive)
     except ValueError as error:
         message = f"{remote.name} {remote.version} from {remote.url} was removed again: {error}"
-        raise ValueError(f"{message} Call again.{doubt(published, path)}") from error
+        raise ValueError(f"{message} Call again.{doubt(known, path)}") from error
     finally:
         logger.setLevel(level)
 
@@ -289,10 +293,11 @@ def check_room(path: Path, needed: int, doing: str) -> None:
 
 def unreachable(remote: Remote, path: Path, part: Path, error: Exception) -> str:
     """Return what to tell someone without a network, or whose network fails."""
+    host = urlsplit(remote.url).hostname
     kept = f" {amount(size_of(part))} are kept; the next call goes on from there." if size_of(part) else ""
     return (
         f"{remote.name} {remote.version} ({amount(remote.size)}) could not be downloaded from {remote.url}: "
-        f"{error}.{kept}{by_hand(remote, path)}"
+        f"the connection to {host} failed ({type(error).__name__}).{kept}{by_hand(remote, path)}"
     )
 
 

@@ -39,8 +39,8 @@ def gse92742(
     -------
     Samples x genes. `X` is float32, log2 of fluorescence, quantile-normalised (level 3). `obs` is what the series says
     of each profile: `cell_id`, `pert_id`, `pert_iname`, `pert_type`, dose, time, plate and well. `var` is
-    `gexinfer.datasets.gene_info()`, with Entrez ids as names, and the bool column `landmark`. `uns["origin"]` says where
-    it comes from.
+    `gexinfer.datasets.gene_info()`, with Entrez ids as names, and the bool column `landmark`. `uns["origin"]` says
+    where it comes from.
 
     Raises
     ------

@@ -17,7 +17,7 @@ class Remote:
     # Bytes, about: what people are told before a download starts; None where no source was found.
     size: int | None = None
     unpacked: int | None = None
-    # "algorithm:digest", where a source for it was found.
+    # "algorithm:digest", where a source of it was found.
     checksum: str | None = None
     # The owner's list of checksums, where there is one: it is downloaded, and the file is checked against it.
     checksums: Remote | None = None
@@ -33,7 +33,8 @@ class Remote:
 # Never fill in a digest from memory or from one's own download alone: what is not known is handled as not known.
 
 GEO = "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE92nnn"
-LINCS = "LINCS phase I, GEO GSE92742 (Subramanian et al., Cell 2017, 171:1437); CC BY 4.0."
+# GEO states no licence; the data release policy of LINCS asks for nothing but citation.
+LINCS = "LINCS phase I, GEO GSE92742 (Subramanian et al., Cell 2017, 171:1437); to be cited."
 
 # Listed by GEO for GSE92742, with 1.4 KB; its lines are "digest name".
 GSE92742_CHECKSUMS = Remote(
