@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from gexinfer._names import lacking, listed
 from gexinfer._slots import QUANTILES, check_loaded, check_unique, matrix
-from gexinfer.engine.blocks import Float, Wide, dense, in_row_order, row_slices
+from gexinfer.engine.blocks import Float, dense, in_row_order, row_slices
+from gexinfer.engine.quantiles import at, to_profile
 from gexinfer.engine.report import say, warn
 
 # Above this share of missing genes those measured can hardly be a fair draw of all.
@@ -177,20 +178,3 @@ def mean_profile(X: Any) -> Float:
             ordered[row] = at(ordered[row, : measured[row]], np.arange(X.shape[1]), X.shape[1])
         total += ordered.sum(axis=0)
     return (total / X.shape[0]).astype(np.float32)
-
-
-def to_profile(block: np.ndarray, profile: Float) -> Float:
-    """Return the profile at the average rank of each value in its row; NaN stays NaN."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(block, axis=1, nan_policy="omit") - 1
-    return np.stack([at(profile, row, np.isfinite(row).sum()) for row in ranks]).astype(np.float32)
-
-
-def at(profile: np.ndarray, ranks: Wide, n: int) -> Wide:
-    """Return a sorted profile at ranks from 0 to n - 1.
-
-    Rank r stands for the share (r + 1/2) / n of the values, so that of few values the lowest does not get the lowest of
-    the many in the profile. With as many values as the profile has, rank r is exactly its place.
-    """
-    return np.interp((ranks + 0.5) * (len(profile) / n) - 0.5, np.arange(len(profile)), profile)

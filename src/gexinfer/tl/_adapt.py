@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gexinfer._record import FittedModel
 from gexinfer.engine.blocks import Float, Indices, Wide
 from gexinfer.engine.gaussian import unpacked
+from gexinfer.engine.quantiles import at, to_profile
 from gexinfer.tl._values import FEW_ROWS
 
 if TYPE_CHECKING:
@@ -39,15 +40,7 @@ class ToProfile:
     profile: Wide
 
     def __call__(self, block: Float) -> Float:
-        from scipy.stats import rankdata
-
-        p = len(self.profile)
-        measured = np.isfinite(block)
-        # NaN ranks last, so that the ranks of what was measured are those among themselves.
-        ranks = rankdata(np.where(measured, block, np.inf), axis=1)
-        places = (ranks - 0.5) / np.maximum(measured.sum(axis=1, keepdims=True), 1)
-        values = np.interp(places, (np.arange(p) + 0.5) / p, self.profile)
-        return np.where(measured, values, np.nan).astype(np.float32)
+        return to_profile(block, self.profile)
 
 
 @dataclass(frozen=True)
@@ -60,10 +53,6 @@ class ToMoments:
 
     def __call__(self, block: Float) -> Float:
         return ((block - self.mean) * self.factor + self.wanted).astype(np.float32)
-
-
-def to_profile(fitted: FittedModel) -> ToProfile:
-    return ToProfile(fitted.landmark_profile)
 
 
 def to_moments(query: Query, source: Any) -> ToMoments:
@@ -104,9 +93,9 @@ def other_platform(fitted: FittedModel, values: NDArray[np.floating], there: Ind
                 "1). Their names may be mixed up, or the values are no log expression."
             )
         return None
-    n = len(fitted.landmarks)
-    profile = np.interp((np.arange(len(there)) + 0.5) / len(there), (np.arange(n) + 0.5) / n, fitted.landmark_profile)
-    by_profile = shift(fitted, there, ToProfile(profile)(values))
+    # A panel that lacks some landmarks has a profile of its own: that of as many ranks.
+    profile = at(fitted.landmark_profile, np.arange(len(there)), len(there))
+    by_profile = shift(fitted, there, to_profile(values, profile))
     ratio = np.nanmedian(np.nanstd(values, axis=0) / fitted.landmark_scale.unit[there])
     told = (
         f"the query looks like another platform: its landmarks' means are {apart:.1f} standard deviations of the "

@@ -55,27 +55,44 @@ def predict(
     """Infer target genes from landmark genes.
 
     Genes are matched by name, in any order, Ensembl ids with or without their version. Predictions come in the units of
-    the values that were fitted. Rows are read in blocks: beyond the result, samples x genes x 4 bytes for each model,
-    memory holds a few hundred rows.
+    the values that were fitted. Landmarks that a sample lacks, as a gene that is not there or as NaN, are filled in: by
+    their mean given the landmarks that it has, under the Gaussian of the training rows; `sample_lasso` does without.
+
+    Rows are read in blocks: beyond the result, samples x genes x 4 bytes for each model, memory holds a few hundred
+    rows. Values that are a dask array give dask layers, of which nothing is computed before it is asked for, with the
+    same numbers; on a `dask.distributed` client they are computed there.
 
     Parameters
     ----------
     adata
-        Samples x genes, with all landmarks of the model.
+        Samples x genes, with landmarks of the model.
     model
-        Where the model is: an AnnData that was fitted, or a model read by `gexinfer.io.read_model`. `adata` itself
-        where it is not given.
+        Where the model is: an AnnData or MuData that was fitted, or a model read by `gexinfer.io.read_model`. `adata`
+        itself where it is not given.
+    modality
+        Of a MuData, the modality with the landmarks. The model may be in another one, whose samples are others.
     key
         Name of the model, or several; all that are there where it is not given.
     output
         `"layer"` writes into `adata`, which must hold all targets. `"anndata"` builds a new AnnData of landmarks and
         targets. `"mudata"` builds a MuData of `measured`, a copy of `adata`, and `inferred`, the targets; a target that
-        `adata` measures is in both.
+        `adata` measures is in both. Of a MuData it keeps all modalities. A path that ends in `.zarr` writes an AnnData
+        of one model to disk, in memory that does not grow with samples; a run that was killed goes on where it was.
     layer
         Layer with the landmarks' values, `"X"` for X. Where it is not given, the layer the model was fitted on, or X
         where `adata` has no such layer.
+    adapt
+        How a query of another platform is brought to the training rows' scale: `"none"`; `"quantile"`, by which each
+        sample's landmarks get the training rows' mean sorted profile by their ranks; or `"moments"`, by which each
+        landmark gets the training rows' mean and standard deviation over the query, of 10 or more samples.
+    max_missing
+        The largest share of the landmarks that a sample may lack, but for `sample_lasso`.
+    genes
+        Names of the genes that a new object is to hold, for instance those that are inferred well.
     std
         Write the standard deviation of each inferred value, too. `kernel` knows it.
+    dtype
+        What a zarr store holds: `"float16"` keeps 11 significant bits in half the space.
     device
         Where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch device.
     progress
@@ -85,34 +102,48 @@ def predict(
 
     Returns
     -------
-    None or the copy for `output="layer"`, else the new object. Of `adata` or the new AnnData these slots are written:
+    None or the copy for `output="layer"`, None for a path, else the new object. Of `adata` or the new AnnData these
+    slots are written:
 
     `layers[key]`
-        float32, one for each model: landmarks carry their measured value, targets the inferred one, other genes NaN. A
-        `sample_lasso` infers the landmarks that `adata` lacks, or that are NaN, too.
+        float32, one for each model: landmarks carry their measured value, with `adapt` on the training rows' scale,
+        targets and missing landmarks the inferred one, other genes NaN.
     `layers[key + "_std"]`
         With `std=True`: the standard deviation of the inferred values, in units of the data; other genes NaN.
     `var["gexinfer_role"]`
-        landmark, inferred or not in model; where models differ, inferred if any infers the gene.
+        landmark, inferred or not in model; where models or samples differ, inferred if any infers the gene.
+    `obs["gexinfer_missing"]`
+        The share of landmarks that a sample lacked, of several models the largest; not there where layers are dask
+        arrays.
     `uns["gexinfer_predicted"]`
         Names of the layers that hold predictions: what another `predict` may overwrite.
     `X`
         Of a new object: a copy of the layer of the first model in `key`; without `key`, of the model with the lowest
-        error on validation rows. In a MuData, `inferred` holds the targets alone.
+        error on validation rows. In a MuData, `inferred` holds the targets alone. On disk there is `X` alone.
 
     Raises
     ------
+    FileExistsError
+        There is something at the path already.
     KeyError
-        There is no model, none of that key, or a layer is missing.
+        There is no model, none of that key, a layer or modality is missing, or no model gives one of `genes`.
+    OSError
+        The disk has no room for the result.
     ValueError
-        Landmarks are missing or hold NaN or inf, gene names are duplicated, targets are missing for `output="layer"`,
-        a layer of that name holds something else, the model is damaged or of a newer version, or `std=True` and the
-        method does not know it.
+        A sample lacks more than `max_missing` of the landmarks, or all; values are inf; gene names are duplicated;
+        targets are missing for `output="layer"`; a layer of that name holds something else; the model is damaged or of
+        another version; `std=True` and the method does not know it; the unfinished store at the path is of another job;
+        or an argument is none of the above.
 
     Warns
     -----
     UserWarning
-        The values are on another scale than those fitted on; shows both.
+        The values are on another scale than those fitted on, the query looks like another platform, or its landmarks'
+        names seem mixed up; says what to try.
+
+    References
+    ----------
+    Chen et al., IEEE Transactions on Signal Processing 2010, 58, issue 10 (how the covariance that fills in is shrunk).
     """
     whole, adata = adata, one_modality(adata, modality)
     check_asked(adata, output, adapt=adapt, max_missing=max_missing, genes=genes, dtype=dtype)

@@ -19,7 +19,7 @@ from gexinfer.engine.blocks import BLOCK_ROWS, Float, Indices, chunk_rows, dense
 from gexinfer.engine.cluster import is_lazy
 from gexinfer.engine.report import say, warn
 from gexinfer.methods import get_method
-from gexinfer.tl._adapt import Adapt, as_they_are, other_platform, to_moments, to_profile
+from gexinfer.tl._adapt import Adapt, ToProfile, as_they_are, other_platform, to_moments
 from gexinfer.tl._values import refuse_not_finite, sample, scale_mismatch, where_from
 
 EVERY = slice(None)
@@ -154,7 +154,7 @@ def adapted(query: Query, source: Any, adapt: str) -> Query:
         if mismatch or other:
             warn(f"{query.name}: {mismatch or ''}{other or ''}".rstrip())
         return query
-    bring = to_profile(fitted) if adapt == "quantile" else to_moments(query, source)
+    bring = ToProfile(fitted.landmark_profile) if adapt == "quantile" else to_moments(query, source)
     return replace(query, adapt=bring)
 
 
