@@ -189,3 +189,18 @@ def test_impossible_ranks(small):
     for rank, match in ((0, "rank=0 must be"), (61, "more than the 60 landmarks or targets")):
         with pytest.raises(ValueError, match=match):
             gx.tl.fit(small, "rrr", rank=rank, progress=False)
+
+
+@pytest.mark.parametrize("length", [0.5, 2.0, 2.1, 60.0])
+def test_predictions_are_those_of_float64_whatever_the_length_of_coefficients(length):
+    from gexinfer.methods import Model
+    from gexinfer.methods._linear import predict
+
+    rng = np.random.default_rng(0)
+    coefficients = rng.standard_normal((978, 50))
+    coefficients = (coefficients * length / np.linalg.norm(coefficients, axis=0)).astype(np.float32)
+    x = rng.standard_normal((256, 978)).astype(np.float32)
+    (found,) = predict(Model({"coefficients": coefficients}), None, [x], "cpu")
+    expected = x.astype(np.float64) @ coefficients.astype(np.float64)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
