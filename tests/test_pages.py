@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import anndata as ad
 import h5py
 import nbformat
 import numpy as np
@@ -44,7 +45,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     write_gctx("level3.gctx", np.asarray(query.X), query.obs_names.tolist(), query.var_names.tolist())
 
     names: dict[str, object] = {}
-    first, second, third = re.findall(r"```python\n(.*?)```", README, re.S)
+    first, holed, second, third = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(first, names)
 
     ref, full = names["ref"], names["full"]
@@ -52,6 +53,10 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     assert {"dgex", "ols", "knn", "mean"} == set(ref.uns["gexinfer_evaluation"].index)
     assert full.shape == (3, 978 + 200)
     assert np.isfinite(full.layers["dgex"]).all()
+
+    exec(holed, names)
+    np.testing.assert_allclose(names["part"].obs["gexinfer_missing"], 100 / 978, rtol=1e-6)
+    assert ad.read_zarr("full.zarr").shape == full.shape
 
     exec(second, names)
     assert np.isfinite(names["full"].layers["sample_lasso"]).all()
