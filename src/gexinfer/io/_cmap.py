@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -101,18 +102,29 @@ class Asked:
     examples: list[str] = field(default_factory=list)
 
     @cached_property
+    def by_id(self) -> dict[str | bytes, int]:
+        """Which of those asked for an id is, as text and as the bytes of files: ids of many need not be decoded."""
+        found: dict[str | bytes, int] = {}
+        for place, name in enumerate([] if self.ids is None else self.ids):
+            found[name] = place
+            found[name.encode()] = place
+            if not name.isascii() and decoded_one(raw := name.encode("latin-1", errors="replace")) == name:
+                found[raw] = place
+        return found
+
+    @cached_property
     def order(self) -> Indices:
         """Which of those asked for each of the file's entries is, where that is known from the start."""
         order = np.full(self.n, -1)
         order[self.places] = np.arange(len(self.places))
         return order
 
-    def look(self, names: Sequence[str]) -> Indices:
+    def look(self, names: Sequence[str] | Sequence[bytes]) -> Indices:
         """Return, for the file's next names, which of those asked for each is; -1 for none."""
         start, self.seen = self.seen, self.seen + len(names)
         if self.ids is None:
             return self.order[start : self.seen]
-        found = self.ids.get_indexer(pd.Index(names, dtype=object))
+        found = np.fromiter(map(self.by_id.get, names, repeat(-1)), np.intp, len(names))
         hits = np.flatnonzero(found >= 0)
         which = found[hits]
         again = which[(self.places[which] >= 0) | pd.Series(which).duplicated().to_numpy()]
@@ -122,8 +134,10 @@ class Asked:
                 "once; pick by index instead."
             )
         self.places[which] = start + hits
-        self.examples = self.examples or list(names[:3])
-        return found.astype(np.intp)
+        self.examples = self.examples or [
+            str(name) if isinstance(name, str) else decoded_one(name) for name in names[:3]
+        ]
+        return found
 
     def found(self) -> Indices:
         """Return where each entry stands, once all names have gone by."""
@@ -186,18 +200,23 @@ def check_fits(n_samples: int, n_genes: int, path: Path) -> None:
         )
 
 
-def decoded(values: Iterable[bytes | str]) -> list[str]:
+def decoded(values: Sequence[bytes]) -> list[str]:
     """Return text: UTF-8, or what older files hold instead, Latin-1, as in "10 µM"."""
-    texts = []
-    for value in values:
-        if isinstance(value, str):
-            texts.append(value)
-            continue
-        try:
-            texts.append(value.decode())
-        except UnicodeDecodeError:
-            texts.append(value.decode("latin-1"))
-    return texts
+    try:
+        # All at once takes a tenth of the time.
+        texts = b"\n".join(values).decode().split("\n")
+        if len(texts) == len(values):
+            return texts
+    except UnicodeDecodeError:
+        pass
+    return [decoded_one(value) for value in values]
+
+
+def decoded_one(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def metadata(columns: Mapping[str, Any], ids: Sequence[str]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from gexinfer.io._cmap import (
     check_fits,
     damaged,
     decoded,
+    decoded_one,
     metadata,
     text_column,
 )
@@ -106,7 +107,7 @@ class Gct:
         for _ in range(n_sample_columns):
             cells = self.fields(width, self.next_line("a line of metadata")).split(b"\t")
             sample_names.append(*decoded(cells[:1]))
-            sample_values.append(column(decoded(cells[first + place] for place in samples)))
+            sample_values.append(column(decoded([cells[first + place] for place in samples])))
         self.check_names(gene_names, sample_names)
 
         asked_genes = ask(rows, n_genes, "rows", self.path)
@@ -116,7 +117,7 @@ class Gct:
         gene_values = [[""] * X.shape[1] for _ in range(n_gene_columns)]
         every = np.array_equal(samples, np.arange(n_samples))
         while block := self.block(n_genes - asked_genes.seen, width):
-            names = decoded(line[: line.find(b"\t")] for _, line in block)
+            names = [line[: line.find(b"\t")] for _, line in block]
             for (number, line), name, j in zip(block, names, asked_genes.look(names), strict=True):
                 if j < 0:
                     continue
@@ -124,7 +125,7 @@ class Gct:
                 *about, values = line.split(b"\t", first)
                 cells = values.split(b"\t")
                 X[:, j] = self.numbers(cells if every else [cells[place] for place in samples])
-                ids[j] = name
+                ids[j] = decoded_one(name)
                 for texts, text in zip(gene_values, decoded(about[1:]), strict=True):
                     texts[j] = text
         if asked_genes.seen < n_genes:

@@ -48,9 +48,9 @@ def load_gctx(path: Path, rows: Any, cols: Any, lazy: bool) -> AnnData:
     """Read a GCTX, its matrix as a dask array where it is to be lazy."""
     with opened(path) as file:
         matrix, n_samples, n_genes = checked(path, file)
-        genes = places(ask(rows, n_genes, "rows", path), file[GENES]["id"])
-        samples = places(ask(cols, n_samples, "cols", path), file[SAMPLES]["id"])
-        obs, var = table(file[SAMPLES], samples, n_samples), table(file[GENES], genes, n_genes)
+        asked_genes, asked_samples = ask(rows, n_genes, "rows", path), ask(cols, n_samples, "cols", path)
+        genes, samples = places(asked_genes, file[GENES]["id"]), places(asked_samples, file[SAMPLES]["id"])
+        obs, var = table(file[SAMPLES], asked_samples), table(file[GENES], asked_genes)
         if not lazy:
             check_fits(len(samples), len(genes), path)
             return annotated(values(matrix, samples, genes), obs, var)
@@ -105,37 +105,32 @@ def checked(path: Path, file: h5py.File) -> tuple[h5py.Dataset, int, int]:
 
 def check_stored(dataset: h5py.Dataset) -> None:
     """Refuse data that were never written, or lie elsewhere: HDF5 would hand out zeros for them without a word."""
-    if not math.prod(dataset.shape):
-        return
     path, itemsize = dataset.file.filename, dataset.id.get_type().get_size()
+    plan = dataset.id.get_create_plist()
     try:
-        if dataset.chunks is None:
-            stored, needed = dataset.id.get_storage_size(), math.prod(dataset.shape) * itemsize
+        if not plan.get_nfilters():
+            steps = dataset.chunks or [1] * dataset.ndim
+            whole = [-(-n // step) * step for n, step in zip(dataset.shape, steps, strict=True)]
+            stored, needed = dataset.id.get_storage_size(), math.prod(whole) * itemsize
             if stored < needed:
                 raise damaged(path, f"{dataset.name} holds {stored:,} of its {needed:,} bytes")
             return
-        plan = dataset.id.get_create_plist()
-        size = math.prod(dataset.chunks) * itemsize
-        plain = plan.get_nfilters() == 0
         # Only of deflate is known how little it can make of much.
         deflated = plan.get_nfilters() == 1 and plan.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE
-        least = size if plain else size // MOST_PER_GZIP_BYTE if deflated else 0
-        there = set()
-
-        def note(chunk: Any) -> None:
-            inside = all(
-                at < n and at % step == 0
-                for at, n, step in zip(chunk.chunk_offset, dataset.shape, dataset.chunks, strict=True)
-            )
-            if inside and chunk.size >= least:
-                there.add(chunk.chunk_offset)
-
-        needed = math.prod(-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True))
-        dataset.id.chunk_iter(note)
+        least = math.prod(dataset.chunks) * itemsize // MOST_PER_GZIP_BYTE if deflated else 0
+        chunks: list[Any] = []
+        # append() returns None, which has the iteration go on.
+        dataset.id.chunk_iter(chunks.append)
     except RuntimeError as error:
         raise damaged(path, f"{dataset.name}: {error}") from error
-    if len(there) < needed:
-        raise damaged(path, f"{dataset.name} holds {len(there):,} of its {needed:,} chunks")
+    needed = math.prod(-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True))
+    starts = {chunk.chunk_offset for chunk in chunks if chunk.size >= least}
+    there = sum(
+        all(at < n and at % step == 0 for at, n, step in zip(start, dataset.shape, dataset.chunks, strict=True))
+        for start in starts
+    )
+    if there < needed:
+        raise damaged(path, f"{dataset.name} holds {there:,} of its {needed:,} chunks")
 
 
 def read(dataset: h5py.Dataset, where: Any) -> np.ndarray:
@@ -146,22 +141,29 @@ def read(dataset: h5py.Dataset, where: Any) -> np.ndarray:
         raise damaged(dataset.file.filename, f"{dataset.name}: {error}") from error
 
 
-def spans(places: Indices, unit: int, most: int, n: int) -> Iterator[tuple[int, int, slice]]:
+def spans(places: Indices, unit: int, most: int, n: int) -> list[tuple[int, int, slice]]:
     """Cut ascending places into stretches (start, stop, which places) of whole units, at most `most` long.
 
     Units without a place are left out.
     """
     units, per = places // unit, max(most // unit, 1)
     cuts = np.flatnonzero((np.diff(units) > 1) | (np.diff(units // per) > 0)) + 1
-    for first, last in zip([0, *cuts], [*cuts, len(places)], strict=True):
-        if last > first:
-            yield int(units[first] * unit), min(int(units[last - 1] + 1) * unit, n), slice(first, last)
+    ends = zip([0, *cuts], [*cuts, len(places)], strict=True) if len(places) else []
+    return [
+        (int(units[first]) * unit, min((int(units[last - 1]) + 1) * unit, n), slice(first, last))
+        for first, last in ends
+    ]
 
 
-def across(rows: Indices, columns: Indices) -> Any:
-    """Return what picks rows and columns of an array at once, as slices wherever they follow one another."""
-    picks: list[Any] = [slice(a[0], a[-1] + 1) if (np.diff(a) == 1).all() else a for a in (rows, columns)]
-    return tuple(picks) if any(isinstance(pick, slice) for pick in picks) else np.ix_(*picks)
+def picking(indices: Indices) -> Any:
+    """Return indices as a slice where they follow one another, which needs no copy."""
+    together = len(indices) > 0 and (len(indices) == 1 or bool((np.diff(indices) == 1).all()))
+    return slice(int(indices[0]), int(indices[-1]) + 1) if together else indices
+
+
+def across(rows: Any, columns: Any) -> Any:
+    """Return what picks rows and columns of an array at once."""
+    return np.ix_(rows, columns) if not isinstance(rows, slice) and not isinstance(columns, slice) else (rows, columns)
 
 
 def values(matrix: h5py.Dataset, samples: Indices, genes: Indices) -> Float:
@@ -173,21 +175,26 @@ def values(matrix: h5py.Dataset, samples: Indices, genes: Indices) -> Float:
     size = matrix.dtype.itemsize
     width = min(n_columns, max(BUFFER // size, 1))
     height, width = matrix.chunks or (max(BUFFER // (width * size), 1), width)
-    touched = [len(np.unique(places // step)) for places, step in ((rows, height), (columns, width))]
+    # The longest row of a box, and the bytes of all boxes of whole chunks.
+    longest = len(np.unique(columns // width)) * width
     plain = matrix.id.get_create_plist().get_nfilters() == 0
-    if plain and len(rows) * CALL < touched[0] * height * touched[1] * width * size:
+    if plain and len(rows) * CALL < len(np.unique(rows // height)) * height * longest * size:
         height = 1
     widest = max(BUFFER // (height * size), width)
-    highest = BUFFER // (min(widest, touched[1] * width) * size) if len(columns) else 1
-    for top, bottom, these_rows in spans(rows, height, highest, n_rows):
-        for left, right, these_columns in spans(columns, width, widest, n_columns):
-            box = read(matrix, np.s_[top:bottom, left:right])
-            box = box[across(rows[these_rows] - top, columns[these_columns] - left)]
+    highest = BUFFER // (max(min(widest, longest), 1) * size)
+    side_by_side = [
+        (left, right, picking(columns[these] - left), picking(by_column[these]))
+        for left, right, these in spans(columns, width, widest, n_columns)
+    ]
+    for top, bottom, these in spans(rows, height, highest, n_rows):
+        from_rows, to_rows = picking(rows[these] - top), picking(by_row[these])
+        for left, right, from_columns, to_columns in side_by_side:
+            box = read(matrix, np.s_[top:bottom, left:right])[across(from_rows, from_columns)]
             # Beyond float32 is inf, as in a file of float32.
             with np.errstate(over="ignore"):
                 box = box.astype(np.float32, copy=False)
             box[box == MISSING] = np.nan
-            X[across(by_row[these_rows], by_column[these_columns])] = box
+            X[across(to_rows, to_columns)] = box
     return X
 
 
@@ -195,7 +202,8 @@ def places(asked: Asked, ids: h5py.Dataset) -> Indices:
     """Return where what is asked for stands, looking through the ids a stretch at a time."""
     if asked.ids is not None:
         for start in range(0, asked.n, ENTRIES):
-            asked.look(names(ids, read(ids, slice(start, start + ENTRIES))))
+            some = read(ids, slice(start, start + ENTRIES))
+            asked.look(some.tolist() if some.dtype.kind in "SO" else names(ids, some))
     return asked.found()
 
 
@@ -225,26 +233,26 @@ def entries(dataset: h5py.Dataset, picks: Indices) -> np.ndarray:
     return found[np.argsort(order, kind="stable")]
 
 
-def table(group: h5py.Group, picks: Indices, n: int) -> pd.DataFrame:
-    """Return metadata of some entries, with their ids as names."""
+def table(group: h5py.Group, asked: Asked) -> pd.DataFrame:
+    """Return metadata of what is asked for, with its ids as names."""
     path = group.file.filename
     columns, strange = {}, []
     try:
         members = dict(group.items())
     except H5PY_ERRORS as error:
         raise damaged(path, f"{group.name}: {error}") from error
+    ids = members.pop("id")
     for name, dataset in members.items():
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or not readable(dataset):
             strange.append(name)
             continue
-        if dataset.size != n:
-            raise damaged(path, f"{dataset.name} has {dataset.size:,} entries for {n:,} ids")
+        if dataset.size != asked.n:
+            raise damaged(path, f"{dataset.name} has {dataset.size:,} entries for {asked.n:,} ids")
         check_stored(dataset)
-        columns[name] = entries(dataset, picks)
+        columns[name] = column(dataset, entries(dataset, asked.places))
     if strange:
         warn(f"{path!r}: {group.name} holds {listed(strange)}, which are no columns of numbers or text; left out.")
-    ids = names(group["id"], columns.pop("id"))
-    return metadata({name: column(group[name], found) for name, found in columns.items()}, ids)
+    return metadata(columns, names(ids, entries(ids, asked.places)) if asked.ids is None else list(asked.ids))
 
 
 def readable(dataset: h5py.Dataset) -> bool:
