@@ -3,9 +3,9 @@
 Usage: python benchmarks/io_scale.py --part gctx [--folder FOLDER] [--cmappy PYTHON]
 
 Part `gctx`: 978 genes x 100 samples, scattered, out of a GCTX of 50,000 samples x 12,328 genes (2.5 GB, generated in
-FOLDER), against cmapPy, or, where no Python that has cmapPy is given, against what cmapPy does, written out. Memory is the peak of
-the whole process (VmHWM), beside what its imports alone take. The file is read from memory ("warm") and, its pages given
-up before, from the disk ("cold").
+FOLDER), against cmapPy, or, where no Python that has cmapPy is given, against what cmapPy does, written out. Memory is
+the peak of the whole process (VmHWM), beside what its imports alone take. The file is read from memory ("warm") and,
+its pages given up before, from the disk ("cold").
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ N_SAMPLES, N_GENES = 50_000, 12_328
 PICKED_SAMPLES, PICKED_GENES = 100, 978
 # Those of CMap's own files: at most 1,000 genes, and as many samples as make up a MiB.
 CHUNKS = (262, 1000)
-REPEATS = 3
+REPEATS = 5
 
 PEAK = """
 import json, sys, time
@@ -42,7 +42,8 @@ path, picks = sys.argv[1], json.load(open(sys.argv[2]))
 """
 REPORT = """
 seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "peak_mb": peak(), "imports_mb": imports, "shape": X.shape, "sum": float(X.sum(dtype="f8"))}))
+about = {"peak_mb": peak(), "imports_mb": imports, "shape": X.shape, "sum": float(X.sum(dtype="f8"))}
+print(json.dumps({"seconds": seconds, **about}))
 """
 GEXINFER = """
 import gexinfer as gx
@@ -151,7 +152,10 @@ def measure(python: Path, script: str, *arguments: Path) -> dict[str, object]:
 
 def ask_version(python: Path) -> dict[str, str]:
     """Return the versions that another Python has."""
-    script = "import json; from importlib.metadata import version; print(json.dumps({n: version(n) for n in ('cmapPy', 'h5py', 'numpy', 'pandas')}))"
+    names = ("cmapPy", "h5py", "numpy", "pandas")
+    script = (
+        f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {names}}}))"
+    )
     return json.loads(subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,7 +61,7 @@ def kind_of(path: Path) -> tuple[Literal["gct", "gctx"], bool]:
         try:
             with gzip.open(path) as file:
                 start = file.read(16)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise damaged(path, error) from error
     if start.removeprefix(BYTE_ORDER_MARK).startswith(b"#1."):
         return "gct", compressed

@@ -35,11 +35,11 @@ NO_VALUE_BYTES = frozenset(text.encode() for text in NO_VALUE)
 # Plate and donor names like 007 stay text, and so does what a float64 could not hold to the last digit.
 NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|-?[iI]nf")
 WHOLE = re.compile(r"-?\d+")
-LARGEST_WHOLE = 2**53
+TOO_LARGE = 2**53
 # A file without line ends must not be read whole in search of one; 10 million samples fit.
 LONGEST_LINE = 2**28
 # Lines are looked at together until they make up this many bytes.
-BLOCK = 2**22
+BLOCK = 2**21
 
 
 def load_gct(path: Path, compressed: bool, rows: Any, cols: Any) -> AnnData:
@@ -206,7 +206,7 @@ def column(texts: list[str]) -> np.ndarray | pd.Categorical:
     there = [text for text in texts if text not in NO_VALUE]
     if there and all(NUMBER.fullmatch(text) for text in there):
         whole = [abs(float(text)) for text in there if WHOLE.fullmatch(text)]
-        if max(whole, default=0) <= LARGEST_WHOLE:
+        if max(whole, default=0) < TOO_LARGE:
             if len(whole) == len(texts):
                 return np.array([int(text) for text in texts])
             values = np.array([np.nan if text in NO_VALUE else float(text) for text in texts])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,11 @@ from gexinfer.io._cmap import (
     check_fits,
     damaged,
     decoded,
+    decoded_one,
     metadata,
     text_column,
 )
+from gexinfer.io._heaps import check_heaps
 
 MATRIX, SAMPLES, GENES = "0/DATA/0/matrix", "0/META/COL", "0/META/ROW"
 # What is read at a time, in bytes; a chunk of the file that is larger is read whole.
@@ -41,7 +45,17 @@ ENTRIES = 2**16
 # Blocks of a lazy matrix, in bytes as float32.
 LAZY_BLOCK = 2**25
 # What h5py raises for files that are not what they should be.
-H5PY_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError)
+H5PY_ERRORS = (
+    OSError,
+    zlib.error,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def load_gctx(path: Path, rows: Any, cols: Any, lazy: bool) -> AnnData:
@@ -133,12 +147,31 @@ def check_stored(dataset: h5py.Dataset) -> None:
         raise damaged(path, f"{dataset.name} holds {there:,} of its {needed:,} chunks")
 
 
-def read(dataset: h5py.Dataset, where: Any) -> np.ndarray:
-    """Return a part of a data set."""
+def read(dataset: h5py.Dataset, *where: slice) -> np.ndarray:
+    """Return a part of a data set; each slice has a start."""
     try:
-        return dataset[where]
+        if dataset.dtype.kind == "O":
+            check_heaps(dataset, where[0].start, min(where[0].stop, len(dataset)))
+        found = dataset[where]
+        if dataset.chunks is not None:
+            check_found(dataset, found, [part.start for part in where])
     except H5PY_ERRORS as error:
         raise damaged(dataset.file.filename, f"{dataset.name}: {error}") from error
+    return found
+
+
+def check_found(dataset: h5py.Dataset, found: np.ndarray, starts: list[int]) -> None:
+    """Have HDF5 raise for chunks that are there but that a damaged index does not lead to: it read nothing for them."""
+    nothing = found == (b"" if found.dtype.kind in "SO" else 0)
+    if not nothing.any():
+        return
+    axes = list(zip(starts, found.shape, dataset.chunks, strict=True))
+    for corner in product(*(range(start // step * step, start + size, step) for start, size, step in axes)):
+        inside = (
+            slice(max(at - start, 0), at + step - start) for at, (start, _, step) in zip(corner, axes, strict=True)
+        )
+        if nothing[tuple(inside)].all():
+            dataset.id.read_direct_chunk(corner)
 
 
 def spans(places: Indices, unit: int, most: int, n: int) -> list[tuple[int, int, slice]]:
@@ -189,7 +222,7 @@ def values(matrix: h5py.Dataset, samples: Indices, genes: Indices) -> Float:
     for top, bottom, these in spans(rows, height, highest, n_rows):
         from_rows, to_rows = picking(rows[these] - top), picking(by_row[these])
         for left, right, from_columns, to_columns in side_by_side:
-            box = read(matrix, np.s_[top:bottom, left:right])[across(from_rows, from_columns)]
+            box = read(matrix, slice(top, bottom), slice(left, right))[across(from_rows, from_columns)]
             # Beyond float32 is inf, as in a file of float32.
             with np.errstate(over="ignore"):
                 box = box.astype(np.float32, copy=False)
@@ -238,7 +271,8 @@ def table(group: h5py.Group, asked: Asked) -> pd.DataFrame:
     path = group.file.filename
     columns, strange = {}, []
     try:
-        members = dict(group.items())
+        # A name that is no UTF-8 comes as bytes.
+        members = {name if isinstance(name, str) else decoded_one(name): member for name, member in group.items()}
     except H5PY_ERRORS as error:
         raise damaged(path, f"{group.name}: {error}") from error
     ids = members.pop("id")
