@@ -285,7 +285,8 @@ def test_lazy_values_stay_in_the_file(tmp_path):
     np.testing.assert_array_equal(part.X.compute(), slow(path, [7, 4], [9, 3, 20]))
     whole = slow(path, range(30), range(50))
     np.testing.assert_array_equal(adata[10:40, ["g5", "g1"]].X.compute(), whole[10:40][:, [5, 1]])
-    np.testing.assert_array_equal(adata.X[[30, 2, 2]].compute(), whole[[30, 2, 2]])
+    for key in ([30, 2, 2], 7, -1, np.s_[5, 2:4], np.s_[:, 3], np.s_[::-3, 1::2], np.s_[5:5], (slice(None), [9, 0])):
+        np.testing.assert_array_equal(adata.X[key].compute(), whole[key])
     script = "import pickle, sys; print(float(pickle.load(sys.stdin.buffer)[0, 0].compute()))"
     done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(adata.X), capture_output=True, check=True)
     assert np.float32(done.stdout) == X[0, 0]
@@ -378,6 +379,16 @@ def test_any_matrix_is_written(tmp_path, kind):
         assert file.attrs["version"] == b"GCTX1.0"
         assert file["0/DATA/0/matrix"].dtype == np.float32
         assert file["0/META/COL/id"].dtype.kind == "S"
+
+
+def test_tables_that_were_read_lazily_are_refused(small, tmp_path):
+    small.write_h5ad(tmp_path / "a.h5ad")
+    lazy = ad.experimental.read_lazy(tmp_path / "a.h5ad")
+    with pytest.raises(TypeError, match=r"adata.obs = adata.obs.to_memory"):
+        gx.io.write_gctx(lazy, tmp_path / "a.gctx")
+    lazy.obs, lazy.var = lazy.obs.to_memory(), lazy.var.to_memory()
+    gx.io.write_gctx(lazy, tmp_path / "a.gctx")
+    np.testing.assert_array_equal(gx.io.read_gctx(tmp_path / "a.gctx").X, small.X)
 
 
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path, capsys):

@@ -72,7 +72,6 @@ def load_gctx(path: Path, rows: Any, cols: Any, lazy: bool) -> AnnData:
     import dask.array as da
 
     source = OnDisk(path.resolve(), stamp(path), samples, genes)
-    # A block reads what it needs by itself; merging a later selection into it would change what a block is.
     X = da.from_array(source, chunks=(per_block, -1), fancy=False, meta=np.empty((0, 0), np.float32))
     return annotated(X, obs, var)
 

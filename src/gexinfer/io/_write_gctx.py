@@ -26,8 +26,9 @@ def write_gctx(adata: AnnData, path: str | os.PathLike[str], *, layer: str | Non
     """Write a GCTX file, the format of LINCS and CMap, which `gexinfer.io.read_gctx` and cmapPy read.
 
     Values, ids and the columns of `obs` and `var` are written: numbers and flags as they are, text and categories as
-    text. Of missing values, numbers stay NaN and text becomes -666. The values are read and written in blocks of
-    samples, so a sparse, backed or dask matrix is never dense as a whole.
+    text. Of missing values, numbers stay NaN and text becomes -666. What else there is, such as `uns` and other layers,
+    is left out and named. The values are read and written in blocks of samples, so a sparse, backed or dask matrix is
+    never dense as a whole; as in CMap's own files they are not compressed.
 
     Parameters
     ----------
@@ -45,9 +46,10 @@ def write_gctx(adata: AnnData, path: str | os.PathLike[str], *, layer: str | Non
     KeyError
         There is no such layer.
     TypeError
-        `adata` is none, or a column of `obs` or `var` holds something other than numbers or text.
+        `adata` is none, its tables were read lazily, or a column holds something other than numbers or text.
     ValueError
-        The path has another ending, names of samples or genes are not unique, or a column is called `id`.
+        The path has another ending, names of samples or genes are not unique, or a column has a name that GCTX cannot
+        hold: `id`, or one with a slash.
     """
     path = Path(path)
     check_adata(adata)
@@ -92,6 +94,11 @@ def write_matrix(file: h5py.File, source: Any, shape: tuple[int, int]) -> None:
 
 def columns_of(frame: pd.DataFrame, where: str) -> dict[str, pd.Series]:
     """Return the ids and the columns of a table, having checked that a GCTX can hold them."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(
+            f"adata was read lazily, its tables too. Load those; the values may stay where they are: "
+            f"adata.{where} = adata.{where}.to_memory()."
+        )
     if not frame.index.is_unique:
         twice = frame.index[frame.index.duplicated()].unique()
         raise ValueError(
