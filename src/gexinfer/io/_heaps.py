@@ -53,7 +53,7 @@ def references(dataset: h5py.Dataset, file: BinaryIO, start: int, stop: int) -> 
 
 
 def walk(file: BinaryIO, at: int) -> None:
-    """Go through a heap as HDF5 does, and raise where it would not get on."""
+    """Go through a heap as HDF5 does, and raise where it would not get on or would leave the heap."""
     file.seek(at)
     signature, size = struct.unpack("<4s4xQ", file.read(16).ljust(16, b"\0"))
     if signature != b"GCOL":
@@ -63,6 +63,6 @@ def walk(file: BinaryIO, at: int) -> None:
     while place + OBJECT.size <= len(heap):
         number, size = OBJECT.unpack_from(heap, place)
         step = OBJECT.size + -(-size // 8) * 8 if number else size
-        if step < OBJECT.size:
+        if step < OBJECT.size or place + step > len(heap):
             raise OSError(f"the heap of texts at byte {at:,} is damaged")
         place += step
