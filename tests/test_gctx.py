@@ -546,6 +546,21 @@ def test_mutated_bytes_give_an_error_or_values(tmp_path, name):
     assert done.returncode == 0, (done.stdout.splitlines()[-1:], done.stderr[-2000:])
 
 
+@pytest.mark.parametrize("layout", [{}, {"chunks": (90,)}, {"chunks": (90,), "compression": "gzip", "shuffle": True}])
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_sound_heaps_of_texts_are_read(tmp_path, layout, libver):
+    path = write_gctx(tmp_path / "a.gctx", np.ones((400, 2)), text="str")
+    old, new = ([letter * (i * i % 9000) for i in range(400)] for letter in "aé")
+    with h5py.File(tmp_path / "b.gctx", "w", libver=libver, userblock_size=512) as file:
+        with h5py.File(path) as source:
+            source.copy("0", file)
+        column = file.create_dataset("0/META/COL/about", (400,), h5py.string_dtype(), **layout)
+        column[:] = np.array(old, object)
+        column[::3] = np.array(new[::3], object)
+    expected = [new[i] if i % 3 == 0 else old[i] for i in range(400)]
+    assert gx.io.read_gctx(tmp_path / "b.gctx").obs["about"].tolist() == expected
+
+
 def test_a_hole_of_zeros_in_a_heap_of_texts_does_not_hang(tmp_path):
     path = write_gctx(tmp_path / "a.gctx", np.ones((40, 20)), text="str", obs={"cell": ["A375", "b"] * 20})
     data = bytearray(path.read_bytes())

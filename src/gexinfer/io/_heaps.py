@@ -44,9 +44,11 @@ def references(dataset: h5py.Dataset, file: BinaryIO, start: int, stop: int) -> 
     parts = []
     for corner in range(start // step * step, stop, step):
         skipped, raw = dataset.id.read_direct_chunk((corner,))
-        if filters == [h5py.h5z.FILTER_DEFLATE] and not skipped:
+        # A bit for each filter that HDF5 left out of this chunk, as it does with shuffling here.
+        applied = [filters[i] for i in range(len(filters)) if not skipped >> i & 1]
+        if applied == [h5py.h5z.FILTER_DEFLATE]:
             raw = zlib.decompressobj().decompress(raw, step * size)
-        elif filters and not skipped:
+        elif applied:
             return np.empty(0, REFERENCE)
         parts.append(np.frombuffer(raw, REFERENCE))
     return np.concatenate(parts)
