@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
-Input = Annotated[Path, typer.Argument(help="Input, .h5ad or .zarr.")]
+Input = Annotated[Path, typer.Argument(help="Input: .h5ad, .zarr, or a GCT or GCTX.")]
 Layer = Annotated[str | None, typer.Option(help="Layer with the values; X where not given.")]
 FittedLayer = Annotated[
     str | None, typer.Option(help="Layer with the landmarks; where not given, that of the fit, else X.")
@@ -111,7 +111,8 @@ def fit(
     seed: Seed = 0,
     device: Device = "auto",
     unlabeled: Annotated[
-        Path | None, typer.Option(help="Samples of landmarks alone that take part in --method semigan, .h5ad or .zarr.")
+        Path | None,
+        typer.Option(help="Samples of landmarks alone that take part in --method semigan: .h5ad, .zarr, GCT or GCTX."),
     ] = None,
     init: Annotated[
         Path | None, typer.Option(help="A fitted .h5ad, .zarr or .safetensors whose network is the start.")
@@ -215,7 +216,7 @@ def evaluate(
 @app.command()
 def compare(
     path: Annotated[
-        Path | None, typer.Argument(help="Input, .h5ad or .zarr; the bundled data where not given.")
+        Path | None, typer.Argument(help="Input: .h5ad, .zarr, or a GCT or GCTX; the bundled data where not given.")
     ] = None,
     methods: Annotated[
         str, typer.Option(help="Which to fit, separated by commas.")
@@ -245,6 +246,21 @@ def compare(
         flag_and_split(adata, path or Path("the bundled data"), panel, id_column, groupby, layer, seed)
         table = gx.tl.compare(adata, names, layer=layer, rng=seed, device=device)
         hand_over(table, csv, adata, out)
+
+
+@app.command()
+def convert(
+    path: Input,
+    out: Annotated[Path, typer.Argument(help="Output, .h5ad, .zarr or .gctx; written whole or not at all.")],
+) -> None:
+    """Convert between GCT, GCTX, .h5ad and .zarr; a GCTX of any size, and any .h5ad to GCTX, in bounded memory."""
+    import dask
+
+    with told():
+        check_out(out, ".h5ad", ".zarr", ".gctx")
+        # The values come from one file, which is read by one block at a time; more of them would only take memory.
+        with dask.config.set(num_workers=2):
+            write(read(path, in_place=True), out)
 
 
 def flag_and_split(
@@ -310,16 +326,22 @@ def parse(options: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def read(path: Path) -> AnnData:
-    """Read an AnnData from .h5ad or .zarr."""
+def read(path: Path, *, in_place: bool = False) -> AnnData:
+    """Read an AnnData from .h5ad or .zarr, or else a GCT or GCTX; the values stay in the file where that can be."""
     import anndata as ad
 
+    from gexinfer.io._cmap import kind_of
+
+    if path.suffix not in (".h5ad", ".zarr"):
+        import gexinfer as gx
+
+        return gx.io.read_gctx(path, lazy=in_place and kind_of(path) == ("gctx", False))
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    if path.suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; .h5ad and .zarr are read.")
     try:
-        return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+        if path.suffix == ".zarr":
+            return ad.read_zarr(path)
+        return ad.read_h5ad(path, backed="r" if in_place else None)
     except OSError as error:
         raise OSError(f"{str(path)!r} cannot be read: {error}. It may be truncated or another kind of file.") from error
 
@@ -361,13 +383,18 @@ def write(data: Any, path: Path) -> None:
     import anndata as ad
     from mudata import MuData
 
+    import gexinfer as gx
+
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gexinfer-") as folder:
         partial = Path(folder) / path.name
         if isinstance(data, MuData):
             data.write_h5mu(partial)
         elif path.suffix == ".zarr":
             with ad.settings.override(zarr_write_format=3):
-                data.write_zarr(partial)
+                # dask's own blocks, so that none is written in parts.
+                data.write_zarr(partial, chunks=getattr(data.X, "chunksize", None))
+        elif path.suffix == ".gctx":
+            gx.io.write_gctx(data, partial)
         else:
             data.write_h5ad(partial, compression="gzip")
         if path.is_dir():

@@ -1,0 +1,165 @@
+"""Large files: time and memory, each measured in a process of its own.
+
+Usage: python benchmarks/io_scale.py --part gctx [--folder FOLDER] [--cmappy PYTHON]
+
+Part `gctx`: 978 genes x 100 samples, scattered, out of a GCTX of 50,000 samples x 12,328 genes (2.5 GB, generated in
+FOLDER), against cmapPy, or, where no Python that has cmapPy is given, against what cmapPy does, written out. Memory is
+the peak of the whole process (VmHWM), beside what its imports alone take. The file is read from memory ("warm") and,
+its pages given up before, from the disk ("cold").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import h5py
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results" / "io_scale.json"
+
+N_SAMPLES, N_GENES = 50_000, 12_328
+PICKED_SAMPLES, PICKED_GENES = 100, 978
+# Those of CMap's own files: at most 1,000 genes, and as many samples as make up a MiB.
+CHUNKS = (262, 1000)
+REPEATS = 5
+
+PEAK = """
+import json, sys, time
+def peak():
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+path, picks = sys.argv[1], json.load(open(sys.argv[2]))
+"""
+REPORT = """
+seconds = time.perf_counter() - start
+about = {"peak_mb": peak(), "imports_mb": imports, "shape": X.shape, "sum": float(X.sum(dtype="f8"))}
+print(json.dumps({"seconds": seconds, **about}))
+"""
+GEXINFER = """
+import gexinfer as gx
+read = gx.io.read_gctx
+imports, start = peak(), time.perf_counter()
+X = read(path, rows=picks["genes"], cols=picks["samples"]).X
+"""
+CMAPPY = """
+import warnings; warnings.simplefilter("ignore")
+from cmapPy.pandasGEXpress.parse_gctx import parse
+imports, start = peak(), time.perf_counter()
+X = parse(path, rid=picks["genes"], cid=picks["samples"]).data_df.to_numpy().T
+"""
+WHOLE_ROWS = """
+import h5py, numpy as np, pandas as pd
+imports, start = peak(), time.perf_counter()
+with h5py.File(path) as file:
+    genes, samples = (pd.Index(file[f"0/META/{side}/id"][:].astype(str)) for side in ("ROW", "COL"))
+    columns, rows = np.sort(genes.get_indexer(picks["genes"])), np.sort(samples.get_indexer(picks["samples"]))
+    X = file["0/DATA/0/matrix"][rows, :][:, columns]
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where large files may lie")
+    parser.add_argument("--cmappy", type=Path, help="a Python that has cmapPy, e.g. of a virtual environment")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gexinfer-io-scale-") as folder:
+        result = PARTS[arguments.part](Path(folder), arguments)
+    machine = {"cores": os.cpu_count(), "python": platform.python_version()}
+    machine |= {name: version(name) for name in ("gexinfer", "h5py", "numpy", "pandas", "anndata")}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(results | {arguments.part: result | {"machine": machine}}, indent=1) + "\n")
+
+
+def gctx(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    path, picks = folder / "large.gctx", folder / "picks.json"
+    generate(path, picks)
+    other = (CMAPPY, arguments.cmappy) if arguments.cmappy else (WHOLE_ROWS, Path(sys.executable))
+    tools = {"gexinfer": (GEXINFER, Path(sys.executable)), "cmapPy" if arguments.cmappy else "whole rows": other}
+    runs: dict[str, dict[str, list[dict[str, object]]]] = {name: {"warm": [], "cold": []} for name in tools}
+    for _ in range(REPEATS):
+        for state in ("warm", "cold"):
+            # One after the other, so that whatever else the machine does hits both.
+            for name, (script, python) in tools.items():
+                if state == "cold":
+                    forget(path)
+                runs[name][state].append(measure(python, script, path, picks))
+    sums = {run["sum"] for states in runs.values() for each in states.values() for run in each}
+    if max(sums) - min(sums) > 1e-6 * max(sums):
+        raise ValueError(f"The tools read different values: {sums}.")
+
+    grid = Table("", "warm, s", "cold, s", "peak, MB", "imports, MB")
+    best = {}
+    for name, states in runs.items():
+        best[name] = {f"{state}_seconds": min(run["seconds"] for run in each) for state, each in states.items()}
+        every = [run for each in states.values() for run in each]
+        best[name] |= {key: max(run[key] for run in every) for key in ("peak_mb", "imports_mb")}
+        grid.add_row(name, *(f"{value:.3f}" if value < 20 else f"{value:.0f}" for value in best[name].values()))
+    ours, theirs = best.values()
+    ratio = {state: ours[f"{state}_seconds"] / theirs[f"{state}_seconds"] for state in ("warm", "cold")}
+    Console().print(grid, f"time of gexinfer / {list(tools)[1]}: {ratio['warm']:.3f} warm, {ratio['cold']:.3f} cold")
+    versions = {"cmapPy": ask_version(arguments.cmappy)} if arguments.cmappy else {}
+    return {"best": best, "time_ratio": ratio, "runs": runs, "chunks": CHUNKS, "versions": versions}
+
+
+def generate(path: Path, picks: Path) -> None:
+    """Write the file block by block, and what will be picked from it."""
+    rng = np.random.default_rng(0)
+    genes = [str(1000 + 7 * i) for i in range(N_GENES)]
+    samples = [
+        f"LJP{i // 384:03}_A375_24H_X1_B19:{'ABCDEFGHIJKLMNOP'[i // 24 % 16]}{i % 24 + 1:02}" for i in range(N_SAMPLES)
+    ]
+    with h5py.File(path, "w") as file:
+        file.attrs["version"] = np.bytes_("GCTX1.0")
+        matrix = file.create_dataset("0/DATA/0/matrix", (N_SAMPLES, N_GENES), np.float32, chunks=CHUNKS)
+        for start in range(0, N_SAMPLES, CHUNKS[0]):
+            rows = min(CHUNKS[0], N_SAMPLES - start)
+            matrix[start : start + rows] = rng.random((rows, N_GENES), np.float32) * 15
+        file["0/META/ROW/id"] = np.array(genes, "S")
+        file["0/META/ROW/pr_is_lm"] = (np.arange(N_GENES) % 12 == 0).astype(int)
+        file["0/META/COL/id"] = np.array(samples, "S")
+        file["0/META/COL/cell_id"] = np.full(N_SAMPLES, b"A375")
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    wanted = {
+        "genes": rng.choice(genes, PICKED_GENES, replace=False),
+        "samples": rng.choice(samples, PICKED_SAMPLES, replace=False),
+    }
+    picks.write_text(json.dumps({name: ids.tolist() for name, ids in wanted.items()}))
+
+
+def forget(path: Path) -> None:
+    """Have the system give up what it holds of a file."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(python: Path, script: str, *arguments: Path) -> dict[str, object]:
+    """Run a script in a process of its own and return what it reports."""
+    command = [str(python), "-c", PEAK + script + REPORT, *map(str, arguments)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def ask_version(python: Path) -> dict[str, str]:
+    """Return the versions that another Python has."""
+    names = ("cmapPy", "h5py", "numpy", "pandas")
+    script = (
+        f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {names}}}))"
+    )
+    return json.loads(subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, object]]] = {"gctx": gctx}
+
+if __name__ == "__main__":
+    main()

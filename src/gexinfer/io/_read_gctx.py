@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from gexinfer.io._cmap import damaged, kind_of
+from gexinfer.io._gct import load_gct
+from gexinfer.io._gctx import load_gctx
+
+Picks = Sequence[str] | Sequence[int] | NDArray[np.generic] | slice
+
+
+def read_gctx(
+    path: str | os.PathLike[str], *, rows: Picks | None = None, cols: Picks | None = None, lazy: bool = False
+) -> AnnData:
+    """Read a GCTX file, the format of LINCS and CMap, or the part of it that is asked for.
+
+    `rows` and `cols` are meant as in the file, where genes are rows and samples are columns; in the result samples are
+    rows. Both pick at once, and memory is bounded by what they pick and a small buffer.
+
+    Parameters
+    ----------
+    path
+        The file. What it is, HDF5, text (GCT) or either of them gzipped, is seen from its content, not its name. A
+        gzipped GCTX is unpacked to a temporary file.
+    rows
+        Genes, by id (text) or by index (0 is the first; none is negative), in the order wanted; or a bool mask, or a
+        slice. All where not given.
+    cols
+        Samples, in the same way.
+    lazy
+        Leave the values in the file: `X` is a dask array, whose blocks open the file by themselves, also in other
+        processes. Not for text or gzipped files.
+
+    Returns
+    -------
+    Samples x genes. `X` is float32, in the units of the file; -666 is missing: NaN. `obs` and `var` hold the metadata,
+    numbers as numbers and text as categories; -666 is missing there, too. Where the genes' metadata say it
+    (`pr_is_lm`, `pr_is_lmark` or `feature_space`; `pr_is_bing` or `feature_space`), `var["landmark"]` and `var["bing"]`
+    flag the landmarks and the best inferred genes with them, unless the file has columns of these names.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    KeyError
+        The file does not hold some of the ids; names them.
+    TypeError
+        `rows` or `cols` is no list of ids or of indices.
+    ValueError
+        The file is of another kind, truncated or damaged; an index is outside; something is asked for twice, or by an
+        id that the file holds twice; the result does not fit in memory; or the file cannot be read lazily.
+
+    Warns
+    -----
+    UserWarning
+        The metadata do not say of each gene whether it is a landmark, contradict one another, or cannot be kept.
+
+    References
+    ----------
+    Subramanian et al., Cell 2017, 171:1437 (L1000).
+    """
+    path = Path(path)
+    kind, compressed = kind_of(path)
+    if lazy and (kind == "gct" or compressed):
+        what = "text" if kind == "gct" else "gzipped"
+        raise ValueError(
+            f"{str(path)!r} is {what}, which can only be read from its start, so not with lazy=True. Convert it once: "
+            f"gexinfer convert {path.name} {path.name.split('.')[0]}.zarr, or .gctx."
+        )
+    if kind == "gct":
+        return load_gct(path, compressed, rows, cols)
+    if not compressed:
+        return load_gctx(path, rows, cols, lazy)
+    with tempfile.TemporaryDirectory(prefix="gexinfer-") as folder:
+        return load_gctx(unpacked(path, Path(folder)), rows, cols, lazy)
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """Return an unpacked copy of a gzipped file: HDF5 is read at many places, gzip from its start alone."""
+    # Its own name, for the messages.
+    copy = folder / path.name
+    try:
+        with gzip.open(path) as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target, 2**20)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged(path, error) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ValueError(
+            f"There is no room in {str(folder.parent)!r} to unpack {str(path)!r}. Unpack it elsewhere, with "
+            "gunzip, and read that."
+        ) from error
+    return copy
