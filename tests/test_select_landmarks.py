@@ -28,8 +28,14 @@ def left_by(Z: np.ndarray, panel: list[int]) -> np.ndarray:
     return ((Z - Z[:, panel] @ np.linalg.lstsq(Z[:, panel], Z, rcond=None)[0]) ** 2).sum(axis=0)
 
 
-def check_greedy(Z: np.ndarray, table: pd.DataFrame, names: pd.Index, allowed: np.ndarray, n_first: int = 0) -> None:
-    """Check that each pick of each round leaves as little of the other genes' variance as any gene could."""
+def check_greedy(
+    Z: np.ndarray, table: pd.DataFrame, names: pd.Index, allowed: np.ndarray, n_rows: float, n_first: int = 0
+) -> None:
+    """Check that each pick of each round leaves as little of the other genes' variance as any gene could.
+
+    And that rounds end when the best gene explains less than 1.5 times what noise would, or after n_rows / 4 picks.
+    """
+    most = max(int(n_rows / 4), 1)
     order, taken = names.get_indexer(table.index), list[int]()
     for number in table["round"].unique():
         panel = list[int]()
@@ -48,6 +54,12 @@ def check_greedy(Z: np.ndarray, table: pd.DataFrame, names: pd.Index, allowed: n
             panel.append(gene)
             taken.append(gene)
             assert told == pytest.approx(left_by(Z, panel).sum() / (Z**2).sum(), abs=1e-5)
+        assert len(panel) <= most
+        others = [j for j in np.flatnonzero(allowed) if j not in taken]
+        if len(panel) < most and others and len(taken) < len(order):
+            before = left_by(Z, panel)
+            others = [j for j in others if before[j] > 5e-4 * (Z[:, j] @ Z[:, j])]
+            assert all(gain(j, panel, before) < 1.5 * before.sum() / (n_rows - len(panel)) * (1 + 1e-4) for j in others)
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,7 +67,7 @@ def check_greedy(Z: np.ndarray, table: pd.DataFrame, names: pd.Index, allowed: n
 def test_each_pick_is_that_of_the_slow_version(seed, n_rows, n_genes, rank, grouped):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n_rows, rank)) @ rng.standard_normal((rank, n_genes)) + 7
-    X += rng.uniform(0.05, 1, n_genes) * rng.standard_normal(X.shape)
+    X += rng.uniform(0.5, 1, n_genes) * rng.standard_normal(X.shape)
     adata = ad.AnnData(X.astype(np.float32))
     groups = np.sort(rng.integers(0, 3, n_rows))
     adata.obs["type"] = groups.astype(str)
@@ -74,8 +86,8 @@ def test_each_pick_is_that_of_the_slow_version(seed, n_rows, n_genes, rank, grou
     weights = 1 / (sizes[groups] * (sizes > 0).sum()) if grouped else np.full(n_rows, 1 / n_rows)
     table = adata.uns["landmark_picks"]
     assert table.index[0] == adata.var_names[first[0]]
-    assert table["round"].value_counts().max() <= max(int(0.25 / (weights**2).sum()), 1)
-    check_greedy(standardised(adata.X.astype(float), weights), table, adata.var_names, ~barred, n_first=1)
+    n_rows = 1 / (weights**2).sum()
+    check_greedy(standardised(adata.X.astype(float), weights), table, adata.var_names, ~barred, n_rows, n_first=1)
 
 
 def test_on_real_data_each_pick_is_that_of_the_slow_version(small):
@@ -85,7 +97,7 @@ def test_on_real_data_each_pick_is_that_of_the_slow_version(small):
     Z = standardised(small.X[rows].astype(float), np.full(rows.sum(), 1 / rows.sum()))
     table = small.uns["landmark_picks"]
     assert table["round"].tolist() == [1] * 42 + [2] * 6
-    check_greedy(Z, table, small.var_names, np.ones(small.n_vars, bool))
+    check_greedy(Z, table, small.var_names, np.ones(small.n_vars, bool), rows.sum())
 
 
 def test_a_first_pick_explains_most_and_a_copy_comes_last():
@@ -96,7 +108,11 @@ def test_a_first_pick_explains_most_and_a_copy_comes_last():
     gx.pp.select_landmarks(adata, 10, progress=False)
     table = adata.uns["landmark_picks"]
     assert table.index[0] == "source"
+    assert table["round"].max() > 1
     assert set(adata.var_names) - set(table.index) == {"copy"}
+    adata.X[:] = adata.X[:, :1]
+    gx.pp.select_landmarks(adata, 10, progress=False)
+    assert adata.var["landmark"].sum() == 10
 
 
 def panel_error(adata: ad.AnnData, panel: list[str], targets: pd.Index) -> float:
@@ -165,7 +181,7 @@ def test_many_rows_of_few_genes_are_all_used_and_agree(small, n_genes, monkeypat
     gx.pp.select_landmarks(few, 30, progress=False)
     monkeypatch.setattr(selection, "MOST_ROWS", 200)
     Z = standardised(few.X.astype(float), np.full(few.n_obs, 1 / few.n_obs))
-    check_greedy(Z, few.uns["landmark_picks"], few.var_names, np.ones(n_genes, bool))
+    check_greedy(Z, few.uns["landmark_picks"], few.var_names, np.ones(n_genes, bool), few.n_obs)
     before = few.uns["landmark_picks"]
     gx.pp.select_landmarks(few, 30, progress=False)
     pd.testing.assert_frame_equal(few.uns["landmark_picks"], before)

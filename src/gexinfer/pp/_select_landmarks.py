@@ -19,7 +19,7 @@ from gexinfer._slots import (
 )
 from gexinfer.engine.blocks import Indices, in_row_order
 from gexinfer.engine.report import say, steps, warn
-from gexinfer.engine.selection import PICKS_PER_ROW, Pick, drawn, factor, forward, weighted_scale
+from gexinfer.engine.selection import Pick, drawn, factor, forward, weighted_scale
 from gexinfer.tl._values import profile, refuse_not_finite, where_from
 
 FEWEST_ROWS = 10
@@ -42,14 +42,15 @@ def select_landmarks(
     """Choose the genes from which the others can best be inferred, and flag them as landmarks.
 
     Forward selection: each pick is the gene that, together with those picked before, leaves least of the other genes'
-    variance unexplained by a linear fit. Every gene counts the same, as they are standardised. After a quarter as many
-    picks as there are samples what is left is mostly noise, so a further round of picks starts from the whole variance
-    again. Nothing is drawn at random, and the first 100 of 1,000 picks are those of `n=100`.
+    variance unexplained by a linear fit. Every gene counts the same, as they are standardised. When what is left is
+    noise, that is when the best gene explains hardly more than chance would, or after a quarter as many picks as there
+    are samples (with `groupby`, as they count for), a further round of picks starts from the whole variance again.
+    Nothing is drawn at random, and the first 100 of 1,000 picks are those of `n=100`.
 
     Learned from the training rows of `obs["split"]` where there is a split, so that the error that
-    `gexinfer.tl.evaluate` reports holds for the choice, too; else from all rows. Of more than 4,096 rows of more than
-    4,096 genes, 4,096 are taken, evenly spaced. Needs their number x genes x 4 bytes of memory, and for more than 4,096
-    rows of fewer genes, genes x genes x 16 bytes.
+    `gexinfer.tl.evaluate` reports holds for the choice, too; else from all rows. Of more than 3,000 rows of more than
+    3,000 genes, 3,000 are taken, evenly spaced. Needs their number x genes x 4 bytes of memory, and for more than 3,000
+    rows of fewer genes, genes x genes x 20 bytes.
 
     Parameters
     ----------
@@ -134,11 +135,11 @@ def select_landmarks(
             f"{where_from(layer)} looks like raw counts. The choice will be that of the few deepest samples: normalise "
             "and take logs first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
         )
-    # Rows that weigh little say little.
-    per_round = max(int(PICKS_PER_ROW / (weights**2).sum()), 1)
+    # Of unequal rows, those that weigh little say little.
+    n_rows = 1 / (weights**2).sum()
     picks: list[Pick] = []
     with steps("select_landmarks", n, show=progress) as advance:
-        for pick in islice(forward(factor(source, rows, weights, scale), list(forced), allowed, per_round), n):
+        for pick in islice(forward(factor(source, rows, weights, scale), list(forced), allowed, n_rows), n):
             picks.append(pick)
             advance(1, f"{pick.left:.1%} of the variance left")
 
