@@ -258,3 +258,31 @@ def test_what_the_gan_adds_is_that_which_was_measured():
         assert len(found[method]) == 10
         for seed, scores in found[method].items():
             assert scores["mae"] < 1.05 * found["ridge"][seed]["mae"]
+
+
+def test_what_a_panel_is_worth_is_that_which_was_measured():
+    panels, results = benchmark("select_landmarks")
+    page = (ROOT / "docs" / "panels.md").read_text()
+    assert set(results["scores"]) == set(panels.SETS)
+    for name, found in results["scores"].items():
+        for side, of_panel in found["sides"].items():
+            assert "\n".join(panels.markdown(results, name, side)) in page, (name, side)
+            # What the page claims: at no size is another panel better.
+            for key, of_size in of_panel.items():
+                for size, cell in of_size.items():
+                    assert len(cell["mae"]) == 3
+                    if key not in ("greedy", "unseen"):
+                        assert np.mean(of_panel["greedy"][size]["mae"]) < np.mean(cell["mae"]), (name, side, key, size)
+    for cost in results["timing"].values():
+        assert f"| {cost['genes']:,} | {cost['samples']:,} | {cost['seconds']:.0f} | {cost['megabytes']:,} |" in page
+        assert cost["seconds"] < 120
+
+
+def test_the_example_of_panels_runs():
+    names: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", (ROOT / "docs" / "panels.md").read_text(), re.S)[1], names)
+    ref = names["ref"]
+    assert ref.var["landmark"].sum() == 300
+    assert ref.uns["landmark_picks"].index[:2].tolist() == ["TP53", "BIRC5"]
+    table = ref.uns["gexinfer_evaluation"]
+    assert table.loc["ridge", "mae"] < table.loc["mean", "mae"] / 2

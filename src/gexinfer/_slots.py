@@ -139,21 +139,26 @@ def landmark_places(adata: AnnData) -> Indices:
     return np.flatnonzero(mask)
 
 
+def named_places(adata: AnnData, genes: str | Sequence[str], argument: str) -> Indices:
+    """Return where the genes of an argument stand in `var`: those of a bool column, or names, each once, in order."""
+    if isinstance(genes, str):
+        return np.flatnonzero(bool_column(adata, genes, f"pass {argument}= a bool column of var or a list of names."))
+    genes = list(genes)
+    absent = lacking(genes, adata.var_names)
+    if absent:
+        raise KeyError(
+            f"{argument} names {len(absent):,} genes that adata.var_names does not hold: {listed(absent)}; "
+            f"var_names starts with {listed(adata.var_names, 3)}."
+        )
+    found = locate(genes, adata.var_names)
+    return found[np.sort(np.unique(found, return_index=True)[1])]
+
+
 def target_places(adata: AnnData, targets: str | Sequence[str] | None, landmarks: Indices, overlap: bool) -> Indices:
     """Return where the targets stand in `var`: all other genes, a bool column of `var`, or names."""
     if targets is None:
         return np.setdiff1d(np.arange(adata.n_vars), landmarks)
-    if isinstance(targets, str):
-        places = np.flatnonzero(bool_column(adata, targets, "pass targets= a bool column of var or a list of names."))
-    else:
-        targets = list(targets)
-        absent = lacking(targets, adata.var_names)
-        if absent:
-            raise KeyError(
-                f"targets names {len(absent):,} genes that adata.var_names does not hold: {listed(absent)}; "
-                f"var_names starts with {listed(adata.var_names, 3)}."
-            )
-        places = np.unique(locate(targets, adata.var_names))
+    places = np.unique(named_places(adata, targets, "targets"))
     if len(places) == 0:
         raise ValueError(f"targets={targets!r} selects no gene; leave it out to infer every gene that is no landmark.")
     both = adata.var_names[np.intersect1d(places, landmarks)]
