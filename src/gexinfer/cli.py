@@ -179,20 +179,41 @@ def predict(
         Path | None, typer.Option(help="Fitted .h5ad, .zarr or .safetensors; the input itself where not given.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="Name of the model; all where not given.")] = None,
-    output: Annotated[str, typer.Option(help="layer, anndata or mudata.")] = "layer",
+    output: Annotated[
+        str, typer.Option(help="layer, anndata, mudata, or disk: a .zarr of one model, in memory that does not grow.")
+    ] = "layer",
+    adapt: Annotated[
+        str, typer.Option(help="none, quantile or moments: bring a query of another platform to the fit's scale.")
+    ] = "none",
+    max_missing: Annotated[float, typer.Option(help="Largest share of the landmarks that a sample may lack.")] = 0.5,
     std: Annotated[bool, typer.Option("--std", help="Write standard deviations, too; kernel knows them.")] = False,
     layer: FittedLayer = None,
     device: Device = "auto",
 ) -> None:
     """Infer target genes from landmark genes."""
+    import anndata as ad
+
     import gexinfer as gx
 
     with told():
-        check_out(out, *([".h5mu"] if output == "mudata" else [".h5ad", ".zarr"]))
-        adata = read(path)
+        suffixes = {"mudata": [".h5mu"], "disk": [".zarr"]}.get(output, [".h5ad", ".zarr"])
+        check_out(out, *suffixes)
+        lazily = output == "disk" and path.suffix == ".zarr" and path.exists()
+        adata = ad.experimental.read_lazy(path) if lazily else read(path, in_place=output == "disk")
         source = None if model is None else read_models(model)
-        made = gx.tl.predict(adata, source, key=key, output=output, layer=layer, std=std, device=device)
-        write(adata if made is None else made, out)
+        asked: dict[str, Any] = {
+            "key": key,
+            "layer": layer,
+            "adapt": adapt,
+            "max_missing": max_missing,
+            "std": std,
+            "device": device,
+        }
+        if output == "disk":
+            gx.tl.predict(adata, source, output=out, **asked)
+        else:
+            made = gx.tl.predict(adata, source, output=output, **asked)
+            write(adata if made is None else made, out)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ def to_profile(block: NDArray[np.floating], profile: NDArray[np.floating]) -> Fl
     return values
 
 
-def at(profile: NDArray[np.floating], ranks: NDArray[np.floating], n: int) -> Wide:
+def at(profile: NDArray[np.floating], ranks: NDArray[Any], n: int) -> Wide:
     """Return a sorted profile at ranks from 0 to n - 1.
 
     Rank r stands for the share (r + 1/2) / n of the values, so that of few values the lowest does not get the lowest of
