@@ -31,6 +31,7 @@ SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 METHODS = ("mean", "ridge", "knn", "sample_lasso", "kernel", "dgex")
 SELECTED = ("ridge", "knn", "kernel", "dgex")
 ADAPT = ("none", "quantile", "moments")
+TEXTS = {"": "mae", ", single": "mae_single", ", mean": "mae_mean"}
 
 
 def missing() -> list[dict[str, object]]:
@@ -146,6 +147,53 @@ def on_common_genes() -> dict[str, ad.AnnData]:
     microarrays = ad.AnnData(table.to_numpy(np.float32).T, arrays.obs[[]].assign(cohort=arrays.obs["study"]), var)
     sequenced = ad.AnnData(counts.X[:, places], counts.obs[["cohort"]], var)
     return {"microarrays": microarrays, "RNA-seq": sequenced}
+
+
+def markdown(results: dict[str, list[dict[str, object]]]) -> dict[str, str]:
+    """Return the tables of docs/queries.md by name."""
+    tables = {}
+    for split in ("random", "cohort"):
+        found = pd.DataFrame(results["missing"]).query("split == @split")
+        columns = {f"{m}{text}": (m, c) for m in ("ridge", "kernel") for text, c in TEXTS.items()}
+        lines = header(["missing", *columns])
+        for share, rows in found.groupby("share"):
+            cells = [f"{rows.loc[rows['method'] == m, c].item():.3f}" for m, c in columns.values()]
+            lines.append(line([f"{share:.0%}", *cells]))
+        tables[f"missing {split}"] = "\n".join(lines)
+    every = pd.DataFrame(results["platforms"])
+    for trained in FILES:
+        for targets in ("no gene of a landmark", "all"):
+            found = every.query("trained == @trained and targets == @targets").set_index(["method", "adapt"])
+            choices = (*ADAPT, "whole")
+            lines = header(["method", *(f"{c}, {score}" for c in choices for score in ("MAE", "r"))])
+            for method in METHODS:
+                cells = [text(found.loc[(method, c), score]) for c in choices for score in ("mae", "r")]
+                lines.append(line([method, *cells]))
+            tables[f"{trained} {targets}"] = "\n".join(lines)
+    found = every.query("targets == 'no gene of a landmark'").set_index(["trained", "method", "adapt"])
+    lines = header(["trained on", "method", *(f"{c}, {score}" for c in ("own", "other") for score in ("MAE", "r"))])
+    for trained in FILES:
+        for method in SELECTED:
+            cells = [
+                text(found.loc[(trained, method, f"validated on {c}"), score])
+                for c in ("own", "other")
+                for score in ("mae", "r")
+            ]
+            lines.append(line([trained, method, *cells]))
+    tables["validation"] = "\n".join(lines)
+    return tables
+
+
+def header(cells: list[str]) -> list[str]:
+    return [line(cells), "|" + "---|" * len(cells)]
+
+
+def line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def text(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3f}"
 
 
 def show(rows: list[dict[str, object]]) -> None:

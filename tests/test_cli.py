@@ -115,6 +115,26 @@ def test_predict_a_query_with_a_model_file(fitted, tmp_path):
     assert list(mudata.read_h5mu(tmp_path / "full.h5mu").mod) == ["measured", "inferred"]
 
 
+@pytest.mark.parametrize("form", ["zarr", "h5ad", "gctx"])
+def test_predict_to_disk_from_another_platform(fitted, tmp_path, form):
+    gx.io.write_model(gx.io.read_model(fitted, key="ridge"), tmp_path / "ridge.safetensors")
+    query = fitted[:20, fitted.var["landmark"]].copy()
+    query = ad.AnnData(query.X[:, 3:] * 2 + 5, query.obs[["tissue"]], query.var[["ensembl"]].iloc[3:])
+    path = tmp_path / f"query.{form}"
+    {"zarr": query.write_zarr, "h5ad": query.write_h5ad, "gctx": lambda p: gx.io.write_gctx(query, p)}[form](path)
+    model = tmp_path / "ridge.safetensors"
+    asked = ("--adapt", "quantile", "--max-missing", "0.05", "--output", "disk", "-o", tmp_path / "full.zarr")
+    done = run("predict", path, "--model", model, *asked)
+    assert done.exit_code == 0, done.output
+    expected = gx.tl.predict(query, gx.io.read_model(model), adapt="quantile", output="anndata", progress=False)
+    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "full.zarr").X, expected.X)
+    done = run(
+        "predict", path, "--model", model, "--max-missing", "0.04", "--output", "disk", "-o", tmp_path / "b.zarr"
+    )
+    assert done.exit_code == 1
+    assert "lacks 3 of the 60 landmarks" in done.output
+
+
 def test_options_reach_the_method(small, tmp_path):
     small.write_h5ad(tmp_path / "ref.h5ad")
     options = ["--option", "hidden=8", "--option", "epochs=2", "--option", "loss=mse"]
