@@ -116,7 +116,6 @@ def forward(F: Float, first: Sequence[int], allowed: NDArray[np.bool_], n_rows: 
         # Orthonormal directions of the rows: what this round's picks explain lies in them.
         done = np.empty((per_round, F.shape[1]))
         for k in range(per_round):
-            copies |= left <= COPY * variance
             if k == 0 and not (free & ~copies).any():
                 copies[:] = False
             explains, open_to = np.full(len(F), -np.inf), free & ~copies
@@ -138,6 +137,7 @@ def forward(F: Float, first: Sequence[int], allowed: NDArray[np.bool_], n_rows: 
             own, shared = products(F, done[k], rest)
             squares += own * (own * (done[k] @ turned) - 2 * shared)
             left = np.maximum(left - own**2, 0)
+            copies |= left <= COPY * variance
             yield Pick(gene, number, float(left.sum() / variance.sum()))
 
 

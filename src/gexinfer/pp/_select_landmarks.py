@@ -49,8 +49,8 @@ def select_landmarks(
 
     Learned from the training rows of `obs["split"]` where there is a split, so that the error that
     `gexinfer.tl.evaluate` reports holds for the choice, too; else from all rows. Of more than 3,000 rows of more than
-    3,000 genes, 3,000 are taken, evenly spaced. Needs their number x genes x 4 bytes of memory, and for more than 3,000
-    rows of fewer genes, genes x genes x 20 bytes.
+    3,000 genes, 3,000 are taken, evenly spaced. Needs rows x genes x 4 bytes of memory; with fewer genes than rows,
+    genes x genes x 20 bytes.
 
     Parameters
     ----------
