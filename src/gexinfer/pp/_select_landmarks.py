@@ -17,10 +17,10 @@ from gexinfer._slots import (
     named_places,
     split_rows,
 )
+from gexinfer._values import profile, refuse_not_finite, where_from
 from gexinfer.engine.blocks import Indices, in_row_order
 from gexinfer.engine.report import say, steps, warn
 from gexinfer.engine.selection import Pick, drawn, factor, forward, weighted_scale
-from gexinfer.tl._values import profile, refuse_not_finite, where_from
 
 FEWEST_ROWS = 10
 # As the sd + 1e-3 of the standardisation has it: a gene that varies less does so by rounding.

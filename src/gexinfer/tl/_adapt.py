@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gexinfer._record import FittedModel
+from gexinfer._values import FEW_ROWS
 from gexinfer.engine.blocks import Float, Indices, Wide
 from gexinfer.engine.gaussian import unpacked
 from gexinfer.engine.quantiles import at, to_profile
-from gexinfer.tl._values import FEW_ROWS
 
 if TYPE_CHECKING:
     from gexinfer.tl._query import Query

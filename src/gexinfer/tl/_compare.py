@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from gexinfer._slots import check_in_memory, split_rows
+from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Indices
 from gexinfer.engine.moments import moments
 from gexinfer.engine.run import Run
@@ -17,7 +18,6 @@ from gexinfer.methods import configure, get_method
 from gexinfer.tl._evaluate import evaluate
 from gexinfer.tl._fit import Reference, check_key, check_validation, learn, look, resolve_rows, write_model
 from gexinfer.tl._predict import predict
-from gexinfer.tl._values import refuse_not_finite, where_from
 
 
 def compare(

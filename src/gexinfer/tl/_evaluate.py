@@ -21,11 +21,11 @@ from gexinfer._slots import (
     split_by,
     split_rows,
 )
+from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order, row_slices
 from gexinfer.engine.cluster import client_for, is_lazy, total
 from gexinfer.engine.report import warn
 from gexinfer.methods import get_method
-from gexinfer.tl._values import refuse_not_finite, where_from
 
 BASELINES = ("ols", "ridge")
 # What is summed up of measured values y and inferred values p, of each gene.

@@ -29,6 +29,7 @@ from gexinfer._slots import (
     split_rows,
     target_places,
 )
+from gexinfer._values import profile, refuse_not_finite, scale_mismatch, where_from
 from gexinfer.engine.blocks import Float, Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.cluster import client_for, total
 from gexinfer.engine.gaussian import packed
@@ -41,7 +42,6 @@ from gexinfer.tl._init import matched, model_to_start_from, same_shape
 from gexinfer.tl._modality import one_modality
 from gexinfer.tl._others import places_in, source_of
 from gexinfer.tl._unlabeled import unlabeled_samples
-from gexinfer.tl._values import profile, refuse_not_finite, scale_mismatch, where_from
 
 FEWEST_ROWS = 10
 REMEDY = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."

@@ -9,8 +9,8 @@ from anndata import AnnData
 
 from gexinfer._names import lacking, listed, locate
 from gexinfer._slots import layer_names, matrix
+from gexinfer._values import where_from
 from gexinfer.engine.blocks import Indices, in_row_order
-from gexinfer.tl._values import where_from
 
 
 def source_of(other: AnnData, argument: str, layer: str | None) -> tuple[Any, str]:

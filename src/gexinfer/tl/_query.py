@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from gexinfer._names import lacking, listed, locate
 from gexinfer._record import PREDICT_ROWS, FittedModel
 from gexinfer._slots import layer_names, matrix
+from gexinfer._values import refuse_not_finite, sample, scale_mismatch, where_from
 from gexinfer.engine.blocks import BLOCK_ROWS, Float, Indices, chunk_rows, dense, in_row_order, row_slices
 from gexinfer.engine.cluster import is_lazy
 from gexinfer.engine.report import say, warn
 from gexinfer.methods import get_method
 from gexinfer.tl._adapt import Adapt, ToProfile, as_they_are, other_platform, to_moments
-from gexinfer.tl._values import refuse_not_finite, sample, scale_mismatch, where_from
 
 EVERY = slice(None)
 

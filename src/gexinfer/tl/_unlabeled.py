@@ -11,12 +11,12 @@ from anndata import AnnData
 
 from gexinfer._names import listed
 from gexinfer._slots import SPLIT, layer_names, matrix, split_rows
+from gexinfer._values import refuse_not_finite, scale_mismatch, where_from
 from gexinfer.engine.blocks import Indices, Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
 from gexinfer.methods import METHODS, Method, get_method
 from gexinfer.tl._others import places_in, source_of
-from gexinfer.tl._values import refuse_not_finite, scale_mismatch, where_from
 
 if TYPE_CHECKING:
     from gexinfer.tl._fit import Reference
