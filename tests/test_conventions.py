@@ -26,13 +26,14 @@ FLOOR = {"engine": 1, "methods": 2, "_names": 2, "_slots": 2, "_values": 2, "_re
 
 def test_import_is_fast_and_loads_nothing_heavy():
     script = (
-        "import anndata, sys, time; t = time.perf_counter(); import gexinfer; gexinfer.pp, gexinfer.tl;"
-        "print(time.perf_counter() - t, *(m for m in ('torch', 'scanpy', 'sklearn', 'matplotlib') if m in sys.modules))"
+        "import anndata, sys, time; t = time.process_time(); import gexinfer; gexinfer.pp, gexinfer.tl;"
+        "print(time.process_time() - t, *(m for m in ('torch', 'scanpy', 'sklearn', 'matplotlib') if m in sys.modules))"
     )
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(3)
     ]
+    # In processor time, because other work on the machine must not fail the test.
     assert min(float(run[0]) for run in runs) < 0.3
     assert runs[0][1:] == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from gexinfer.engine.blocks import Float, Wide
@@ -39,7 +38,7 @@ class Gaussian:
 
     def __init__(self, covariance: Wide, n: int):
         self.covariance = shrunk(covariance, n)
-        self.precision = scipy.linalg.inv(self.covariance)
+        self.precision = np.linalg.inv(self.covariance)
         self.weights: dict[bytes, Float] = {}
 
     def fill(self, block: Float) -> Float:
@@ -60,9 +59,9 @@ class Gaussian:
             given, lost = np.flatnonzero(~missing), np.flatnonzero(missing)
             if len(lost) < len(given):
                 among = self.precision[np.ix_(lost, lost)], -self.precision[np.ix_(lost, given)]
-                weights = scipy.linalg.solve(*among, assume_a="pos").T
+                weights = np.linalg.solve(*among).T
             else:
                 among = self.covariance[np.ix_(given, given)], self.covariance[np.ix_(given, lost)]
-                weights = scipy.linalg.solve(*among, assume_a="pos")
+                weights = np.linalg.solve(*among)
             self.weights[pattern] = np.ascontiguousarray(weights, np.float32)
         return self.weights[pattern]
