@@ -35,10 +35,10 @@ def check_greedy(
 
     And that rounds end when the best gene explains less than 1.5 times what noise would, or after n_rows / 4 picks.
     """
-    most = max(int(n_rows / 4), 1)
     order, taken = names.get_indexer(table.index), list[int]()
     for number in table["round"].unique():
         panel = list[int]()
+        most = max(int(round(n_rows / 4, 6)), 1) + (n_first if number == 1 else 0)
         for gene, told in zip(order[table["round"] == number], table["left"][table["round"] == number], strict=True):
             before = left_by(Z, panel) if panel else (Z**2).sum(axis=0)
 
@@ -84,6 +84,8 @@ def test_each_pick_is_that_of_the_slow_version(seed, n_rows, n_genes, rank, grou
     )
     sizes = np.bincount(groups)
     weights = 1 / (sizes[groups] * (sizes > 0).sum()) if grouped else np.full(n_rows, 1 / n_rows)
+    weights = np.minimum(weights, 10 / n_rows)
+    weights /= weights.sum()
     table = adata.uns["landmark_picks"]
     assert table.index[0] == adata.var_names[first[0]]
     n_rows = 1 / (weights**2).sum()
@@ -152,8 +154,9 @@ def test_a_smaller_panel_is_the_start_of_a_larger_one_and_may_be_given(small):
     large = gx.pp.select_landmarks(small, 90, progress=False, copy=True).uns["landmark_picks"]
     few = gx.pp.select_landmarks(small, 50, progress=False, copy=True).uns["landmark_picks"]
     pd.testing.assert_frame_equal(few, large[:50])
-    given = gx.pp.select_landmarks(small, 90, include=list(few.index), progress=False, copy=True)
-    pd.testing.assert_frame_equal(given.uns["landmark_picks"], large)
+    # Up to the 42 picks of a round.
+    given = gx.pp.select_landmarks(small, 42, include=list(few.index[:30]), progress=False, copy=True)
+    pd.testing.assert_frame_equal(given.uns["landmark_picks"], large[:42])
 
 
 def test_neither_order_of_genes_nor_kind_of_matrix_matters(small, tmp_path):
@@ -224,6 +227,37 @@ def test_groups_count_the_same_whatever_their_size():
     assert np.flatnonzero(adata.var["landmark"])[0] < 20
     gx.pp.select_landmarks(adata, 1, groupby="type", progress=False)
     assert np.flatnonzero(adata.var["landmark"])[0] >= 20
+
+
+@pytest.mark.parametrize("n_rare", [2, 5, 20])
+def test_a_few_samples_do_not_make_the_panel_theirs(bulk_once, n_rare):
+    """Counting for half of all, they made one that was worse than a random one, in rounds of one pick."""
+    adata = bulk_once.copy()
+    gx.pp.split(adata)
+    targets = adata.var_names[:500]
+    train = np.flatnonzero(adata.obs["split"] == "train")
+    adata.obs["group"] = "common"
+    adata.obs.iloc[train[:n_rare], adata.obs.columns.get_loc("group")] = "rare"
+    options = {"exclude": list(targets), "progress": False, "copy": True}
+    even, grouped = (gx.pp.select_landmarks(adata, 60, groupby=by, **options) for by in (None, "group"))
+    panels = [list(made.uns["landmark_picks"].index) for made in (even, grouped)]
+    assert set(panels[0]) != set(panels[1])
+    assert grouped.uns["landmark_picks"]["round"].max() == 1
+    errors = [panel_error(adata, panel, targets) for panel in panels]
+    assert errors[1] < 1.05 * errors[0]
+
+
+def test_the_order_of_genes_included_changes_nothing(bulk_once):
+    adata = bulk_once[::4].copy()
+    given = np.random.default_rng(0).choice(adata.var_names, 100, replace=False)
+    made = [
+        gx.pp.select_landmarks(adata, 120, include=list(order), progress=False, copy=True).uns["landmark_picks"]
+        for order in (given, given[::-1])
+    ]
+    assert set(made[0].index[:100]) == set(given)
+    assert list(made[0].index[100:]) == list(made[1].index[100:])
+    # The first of the others is that which adds most to all of them, though a round has 87 picks of its own.
+    assert (made[0]["round"] == 1).all()
 
 
 def test_what_is_written_can_be_stored_and_used(small, tmp_path, caplog):

@@ -14,6 +14,9 @@ from gexinfer.engine.blocks import Float, Indices, Scale, Wide, dense, row_slice
 # Of more rows than this not all are taken, unless there are fewer genes: 240 MB for 20,000 genes. On TCGA, panels of
 # 153 genes chosen by 1,500, 3,000 or all 4,192 training rows have MAEs of .518 each, by 750 rows .521.
 MOST_ROWS = 3000
+# Two samples of a rare group that count for half of all make a panel that explains these two: on the bundled data, one
+# that is worse than a random one.
+HEAVIEST = 10
 # A round explains what it can of the genes' variance, until what is left is noise; then the next starts from the whole
 # variance again, since a gene picked for noise is worth no more than a random one. With 106 to 2,160 rows of real data,
 # this beat one round, with a ridge penalty or without. A round ends when the best gene explains no more than this many
@@ -39,7 +42,8 @@ class Pick(NamedTuple):
 def drawn(groups: NDArray[np.intp], n_genes: int) -> tuple[Indices, Wide]:
     """Return which rows to take and their weights, which add up to 1: each group counts the same.
 
-    Where there are too many rows, those of the largest groups are thinned out evenly.
+    But no row counts for more than `HEAVIEST` rows. Where there are too many rows, those of the largest groups are
+    thinned out evenly.
     """
     sizes = np.bincount(groups)
     level = int(sizes.max())
@@ -49,7 +53,8 @@ def drawn(groups: NDArray[np.intp], n_genes: int) -> tuple[Indices, Wide]:
     spread = [np.linspace(0, size - 1, some).round().astype(int) for size, some in zip(sizes, quota, strict=True)]
     by_group = np.split(np.argsort(groups, kind="stable"), np.cumsum(sizes)[:-1])
     rows = np.sort(np.concatenate([members[some] for members, some in zip(by_group, spread, strict=True)]))
-    return rows, 1 / (len(sizes) * quota[groups[rows]])
+    weights = np.minimum(1 / (len(sizes) * quota[groups[rows]]), HEAVIEST / len(rows))
+    return rows, weights / weights.sum()
 
 
 def weighted_scale(source: Any, rows: Indices, weights: Wide) -> tuple[Scale, NDArray[np.intp]]:
@@ -100,7 +105,7 @@ def forward(F: Float, first: Sequence[int], allowed: NDArray[np.bool_], n_rows: 
 
     With the covariance C = FF' of what the picks have not explained, gene j explains sum_i C_ij^2 / C_jj. That sum over
     all genes i is carried along: a pick costs two products of F with a vector, for all j together. `first` is picked
-    before all others, in its order. `n_rows` is how many equal rows are worth as much as those of F.
+    before all others, all of it in the first round. `n_rows` is how many equal rows are worth as much as those of F.
     """
     gram = F.T @ F
     variance = np.einsum("ij,ij->i", F, F).astype(np.float64)
@@ -108,14 +113,16 @@ def forward(F: Float, first: Sequence[int], allowed: NDArray[np.bool_], n_rows: 
     free, waiting = allowed & (variance > 0), list(first)
     free[waiting] = False
     copies = np.zeros(len(F), bool)
-    per_round = max(min(int(PICKS_PER_ROW * n_rows), *F.shape), 1)
+    # Rounded first: 168 equal rows must not count as 167.9999.
+    per_round = max(min(int(round(PICKS_PER_ROW * n_rows, 6)), *F.shape), 1)
     number = 0
     while waiting or free.any():
         number += 1
+        most = per_round + len(waiting)
         left, squares = variance.copy(), covered.astype(np.float64)
         # Orthonormal directions of the rows: what this round's picks explain lies in them.
-        done = np.empty((per_round, F.shape[1]))
-        for k in range(per_round):
+        done = np.zeros((most, F.shape[1]))
+        for k in range(most):
             if k == 0 and not (free & ~copies).any():
                 copies[:] = False
             explains, open_to = np.full(len(F), -np.inf), free & ~copies
@@ -123,7 +130,7 @@ def forward(F: Float, first: Sequence[int], allowed: NDArray[np.bool_], n_rows: 
             if waiting:
                 gene = waiting.pop(0)
             # Over the n - k degrees of freedom that are left, noise explains as much of each gene as 1 / (n - k).
-            elif k == 0 or explains.max() > CHANCE * left.sum() / (n_rows - k):
+            elif k == 0 or (k < n_rows and explains.max() > CHANCE * left.sum() / (n_rows - k)):
                 gene = int(explains.argmax())
             else:
                 break

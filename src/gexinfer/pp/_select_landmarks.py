@@ -12,6 +12,7 @@ from gexinfer._slots import (
     LANDMARK,
     SPLIT,
     check_in_memory,
+    check_loaded,
     check_unique,
     matrix,
     named_places,
@@ -59,13 +60,14 @@ def select_landmarks(
     n
         Number of landmarks, those of `include` among them.
     include
-        Genes that are in the panel whatever they say: a bool column of `var`, or names. They come first.
+        Genes that are in the panel whatever they say: a bool column of `var`, or names. They come first, and the first
+        round of picks adds what they leave unexplained.
     exclude
         Genes that must not be in the panel, e.g. those that the assay cannot measure: a bool column of `var`, or names.
         The panel is still to infer them; to leave genes out of account, drop them from `adata`.
     groupby
-        Column of `obs` whose groups count the same, e.g. cell type or tissue, whatever their number of samples. Without
-        it samples count the same, and rare groups little.
+        Column of `obs` whose groups count the same, e.g. cell type or tissue, whatever their number of samples; but no
+        sample counts for more than ten. Without it samples count the same, and rare groups little.
     layer
         Layer to learn from; `X` where it is not given.
     key_added
@@ -100,7 +102,7 @@ def select_landmarks(
     UserWarning
         The values look like raw counts, or a gene of `include` does not vary.
     """
-    check_in_memory(adata)
+    (check_loaded if copy else check_in_memory)(adata)
     check_unique(adata)
     check_column(adata, key_added)
     forced, barred = places(adata, include, "include"), places(adata, exclude, "exclude")
@@ -112,7 +114,8 @@ def select_landmarks(
             f"There are {len(among)} {which}; at least {FEWEST_ROWS} are needed. Bring more samples, or run "
             f"gexinfer.pp.split(adata) again, or drop adata.obs[{SPLIT!r}] to take all rows."
         )
-    taken, weights = drawn(group_codes(adata, groupby, among), adata.n_vars)
+    groups = group_codes(adata, groupby, among)
+    taken, weights = drawn(groups, adata.n_vars)
     rows, source = among[taken], in_row_order(matrix(adata, layer))
     scale, not_finite = weighted_scale(source, rows, weights)
     refuse_not_finite(not_finite, adata.var_names, len(rows), where_from(layer))
@@ -135,6 +138,8 @@ def select_landmarks(
             f"{where_from(layer)} looks like raw counts. The choice will be that of the few deepest samples: normalise "
             "and take logs first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
         )
+    shares = np.bincount(groups[taken], weights)
+    few = int((shares < 0.99 * shares.max()).sum())
     # Of unequal rows, those that weigh little say little.
     n_rows = 1 / (weights**2).sum()
     picks: list[Pick] = []
@@ -153,6 +158,7 @@ def select_landmarks(
         f"select_landmarks: {n:,} of {adata.n_vars:,} genes by {len(rows):,} {which}"
         + (f" (of {len(among):,})" if len(rows) < len(among) else "")
         + (f", each {groupby} counting the same" if groupby else "")
+        + (f" but for {few:,} of few samples" if few else "")
         + (f"; {(~varies).sum():,} genes do not vary" if not varies.all() else "")
     )
     return adata if copy else None
@@ -160,8 +166,14 @@ def select_landmarks(
 
 def check_column(adata: AnnData, key_added: str) -> None:
     """Refuse to overwrite what is no flag of genes."""
-    if not isinstance(key_added, str) or not key_added or "/" in key_added or key_added.startswith("gexinfer_"):
-        raise ValueError(f"key_added={key_added!r} names a column in a file: text without '/', not 'gexinfer_...'.")
+    if not isinstance(key_added, str) or not key_added or "/" in key_added or key_added.startswith(("gexinfer_", "_")):
+        raise ValueError(
+            f"key_added={key_added!r} names a column in a file: text without '/', that does not start with '_' or "
+            "'gexinfer_'."
+        )
+    picks = f"{key_added}_picks"
+    if picks in adata.uns and not {"round", "left"} <= set(getattr(adata.uns[picks], "columns", ())):
+        raise ValueError(f"adata.uns[{picks!r}] holds something else, which would be lost; choose another key_added=.")
     if key_added in adata.var and not pd.api.types.is_bool_dtype(adata.var[key_added]):
         raise ValueError(
             f"adata.var[{key_added!r}] has dtype {adata.var[key_added].dtype}, so it flags no genes and would be lost; "
