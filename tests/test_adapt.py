@@ -75,6 +75,30 @@ def test_moments_need_samples_and_pass_over_what_is_missing(fitted, query):
     )
 
 
+@pytest.mark.parametrize("lost", ["highest", "lowest", "single"])
+def test_landmarks_that_are_missing_do_not_stretch_the_others(fitted, query, lost):
+    """By ranks among those that were measured, half of the landmarks were spread over the range of all."""
+    whole = landmarks_in(infer(fitted, query, adapt="quantile"), query)
+    order = np.argsort(gx.io.read_model(fitted, key="ridge").landmark_scale.mean)
+    holed = query.copy()
+    if lost == "single":
+        holed.X[np.random.default_rng(0).random(holed.shape) < 0.4] = np.nan
+    else:
+        holed.X[:, order[30:] if lost == "highest" else order[:30]] = np.nan
+    kept = np.isfinite(holed.X)
+    made = landmarks_in(infer(fitted, holed, adapt="quantile", max_missing=0.6), query)
+    unit = gx.io.read_model(fitted, key="ridge").landmark_scale.unit
+    assert np.abs((made - whole) / unit)[kept].mean() < 0.5
+
+
+def test_moments_are_advised_where_ranks_do_not_help(fitted, query):
+    other = query.copy()
+    scale = gx.io.read_model(fitted, key="ridge").landmark_scale
+    other.X = (other.X + np.where(np.arange(60) % 2, 5, 0) * scale.unit * 2).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"Try adapt='moments', if .*adapt='quantile' would leave"):
+        infer(fitted, other)
+
+
 def test_another_platform_is_warned_of_with_what_to_try(fitted, query):
     other = query.copy()
     rng = np.random.default_rng(0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import anndata as ad
 import dask.array as da
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import zarr
+from filelock import FileLock
 
 import gexinfer as gx
 from gexinfer.tl import _lazy, _stream
@@ -129,6 +132,88 @@ def test_what_a_store_cannot_be(fitted, query, tmp_path):
         gx.tl.predict(query, model=fitted, key="ridge", output=tmp_path / "a.zarr", progress=False)
 
 
+def test_a_refusal_names_the_row_of_the_whole_query(fitted, query, tmp_path):
+    query.X[100, :40] = np.nan
+    model = gx.io.read_model(fitted, key="ridge")
+    made = gx.tl.predict(lazily(query), model=model, output="anndata", progress=False)
+    with pytest.raises(ValueError, match="that at row 100 lacks 67%"):
+        made.X.compute()
+    with pytest.raises(ValueError, match="that at row 100 lacks 67%"):
+        gx.tl.predict(lazily(query), model=model, output=tmp_path / "a.zarr", progress=False)
+    # As the message says.
+    gx.tl.predict(lazily(query), model=model, output=tmp_path / "a.zarr", max_missing=0.7, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("where", ["create_array", "write_elem"])
+def test_a_run_that_was_stopped_as_it_began_begins_again(fitted, query, tmp_path, monkeypatch, where):
+    model = gx.io.read_model(fitted, key="ridge")
+    with monkeypatch.context() as stop:
+        stop.setattr(*{"create_array": (zarr, where), "write_elem": (ad.io, where)}[where], interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
+    gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_a_run_that_was_stopped_as_it_ended_has_lost_nothing(fitted, query, tmp_path, monkeypatch):
+    model = gx.io.read_model(fitted, key="ridge")
+    with monkeypatch.context() as stop:
+        # zarr has use of it, too.
+        stop.setattr(_stream, "shutil", SimpleNamespace(rmtree=interrupt, disk_usage=shutil.disk_usage))
+        with pytest.raises(KeyboardInterrupt):
+            gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
+    expected = gx.tl.predict(query, model=model, output="anndata", progress=False)
+    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "a.zarr").X, expected.X)
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("other", ["model", "samples", "adapt", "dtype", "genes"])
+def test_what_another_job_left_is_not_gone_on_with(fitted, query, tmp_path, monkeypatch, small_blocks, other):
+    model = gx.io.read_model(fitted, key="ridge")
+    with monkeypatch.context() as stop:
+        stop.setattr(_stream, "finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
+    options = {"adapt": {"adapt": "quantile"}, "dtype": {"dtype": "float16"}, "genes": {"genes": [model.targets[0]]}}
+    if other == "model":
+        model = gx.io.read_model(fitted, key="ols")
+    if other == "samples":
+        query.obs_names = "other-" + query.obs_names
+    with pytest.raises(ValueError, match="was left by another job: .* Delete it"):
+        gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False, **options.get(other, {}))
+
+
+def test_two_runs_at_once_and_a_folder_that_is_not_there(fitted, query, tmp_path):
+    model = gx.io.read_model(fitted, key="ridge")
+    with FileLock(tmp_path / "a.zarr.partial.lock"), pytest.raises(ValueError, match="Another process is writing"):
+        gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
+    with pytest.raises(FileNotFoundError, match="There is no folder .*nil' for output='a.zarr'"):
+        gx.tl.predict(query, model=model, output=tmp_path / "nil" / "a.zarr", progress=False)
+    with pytest.raises(ValueError, match="output='s3://b/a.zarr' is not known"):
+        gx.tl.predict(query, model=model, output="s3://b/a.zarr", progress=False)
+
+
+def test_a_zarr_array_and_an_unknown_length(fitted, query, tmp_path):
+    expected = gx.tl.predict(query, model=fitted, key="ridge", output="anndata", progress=False)
+    on_disk = zarr.create_array(tmp_path / "x.zarr", data=query.X, chunks=(50, 10))
+    found = gx.tl.predict(
+        ad.AnnData(on_disk, var=query.var), model=fitted, key="ridge", output="anndata", progress=False
+    )
+    assert isinstance(found.X, da.Array)
+    np.testing.assert_array_equal(found.X.compute(), expected.X)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_none_and_one_sample(fitted, query, tmp_path, n):
+    gx.tl.predict(query[:n].copy(), model=fitted, key="ridge", output=tmp_path / "a.zarr", progress=False)
+    expected = gx.tl.predict(query[:n].copy(), model=fitted, key="ridge", output="anndata", progress=False)
+    np.testing.assert_array_equal(ad.read_zarr(tmp_path / "a.zarr").X, expected.X)
+
+
 def slowly(path, query, model):
     write = _stream.Store.write
     _stream.Store.write = lambda *args: (write(*args), time.sleep(0.3))
@@ -171,7 +256,7 @@ def test_a_cluster_fits_predicts_and_evaluates(small, tmp_path, monkeypatch):
     gx.tl.predict(local, key="ridge", progress=False)
     expected = gx.tl.evaluate(local, key="ridge")
     with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0", processes=True) as cluster,
         distributed.Client(cluster) as client,
     ):
         for form in (lambda X: X, sp.csr_matrix):
@@ -192,7 +277,13 @@ def test_a_cluster_fits_predicts_and_evaluates(small, tmp_path, monkeypatch):
         path = tmp_path / "out.zarr"
         gx.tl.predict(there, key="ridge", output=path, progress=False)
         np.testing.assert_allclose(ad.read_zarr(path)[:, small.var_names].X, there.layers["ridge"].compute(), atol=0)
-        assert sum(len(v) for v in client.run(lambda: [os.getpid()]).values()) == 2
+        monkeypatch.setattr(_stream, "write_here", None)
+        with pytest.raises(FileExistsError):
+            gx.tl.predict(there, key="ridge", output=path, progress=False)
+        monkeypatch.chdir(tmp_path)
+        client.run(os.chdir, "/")
+        gx.tl.predict(there, key="ridge", output="relative.zarr", progress=False)
+        np.testing.assert_array_equal(ad.read_zarr("relative.zarr").X, ad.read_zarr(path).X)
 
 
 def spy(seen, module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -116,12 +118,12 @@ def test_too_many_are_refused_unless_asked_for(fitted, query):
         gx.tl.predict(query[:, 40:].copy(), model=fitted, key="ridge", output="anndata", progress=False)
     gx.tl.predict(query[:, 40:].copy(), model=fitted, key="ridge", output="anndata", max_missing=0.67, progress=False)
     query.X[2, :31] = np.nan
-    with pytest.raises(ValueError, match=r"adata.X lacks more than 50% of the 60 landmarks .* sample 2 lacks 52%"):
+    with pytest.raises(ValueError, match=r"adata.X lacks more than 50% of the 60 landmarks .* that at row 2 lacks 52%"):
         gx.tl.predict(query, model=fitted, key="ridge", output="anndata", progress=False)
     query.X[2] = np.nan
     for key in ("ridge", "sample_lasso"):
-        with pytest.raises(ValueError, match=r"sample 2 lacks 100%"):
-            gx.tl.predict(query, model=fitted, key=key, output="anndata", max_missing=0.99, progress=False)
+        with pytest.raises(ValueError, match=r"holds none of the 60 landmarks of .* in 1 samples, e.g. at row 2"):
+            gx.tl.predict(query, model=fitted, key=key, output="anndata", max_missing=1, progress=False)
     query.X[2] = np.inf
     with pytest.raises(ValueError, match=r"adata.X holds inf in 60 of 60 genes"):
         gx.tl.predict(query, model=fitted, key="ridge", output="anndata", progress=False)
@@ -131,6 +133,65 @@ def test_what_was_filled_is_no_stale_prediction(fitted):
     rows = np.flatnonzero(fitted.obs["split"] == "test")
     measured = fitted.copy()
     fitted.X[rows[0], np.flatnonzero(fitted.var["landmark"])[:4]] = np.nan
-    gx.tl.predict(fitted, key="ridge", progress=False)
+    gx.tl.predict(fitted, key=["ridge", "sample_lasso"], progress=False)
+    gx.tl.evaluate(fitted, key="sample_lasso")
     fitted.X = measured.X
     gx.tl.evaluate(fitted, key="ridge")
+
+
+def test_many_patterns_in_many_threads_are_forgotten_again():
+    rng = np.random.default_rng(0)
+    C = np.cov(rng.standard_normal((90, 30)).T, bias=True)
+    gaussian, block = Gaussian(C, 90), rng.standard_normal((400, 30)).astype(np.float32)
+    block[rng.random(block.shape) < 0.2] = np.nan
+    with ThreadPoolExecutor(8) as threads:
+        found = np.concatenate([*threads.map(gaussian.fill, np.split(block, 40))])
+    assert len(gaussian.weights) <= 16
+    np.testing.assert_array_equal(found, Gaussian(C, 90).fill(block))
+
+
+def test_what_was_put_right_is_told_as_measured_again(fitted, query):
+    whole = fitted[:20].copy()
+    for name in [name for name in whole.layers if name is not None]:
+        del whole.layers[name]
+    measured = whole.X.copy()
+    gene = whole.var_names[whole.var["landmark"]][0]
+    whole.X[0, whole.var_names.get_loc(gene)] = np.nan
+    gx.tl.predict(whole, key=["ridge", "ols"], progress=False)
+    assert whole.var.loc[gene, "gexinfer_role"] == "inferred"
+    whole.X = measured
+    gx.tl.predict(whole, key="ridge", progress=False)
+    # That of ols is still there.
+    assert whole.var.loc[gene, "gexinfer_role"] == "inferred"
+    assert whole.obs["gexinfer_missing"].max() == pytest.approx(1 / 60)
+    gx.tl.predict(whole, key=["ridge", "ols"], progress=False)
+    assert whole.var.loc[gene, "gexinfer_role"] == "landmark"
+    assert whole.obs["gexinfer_missing"].max() == 0
+
+
+def test_standard_deviations_of_samples_that_lack_landmarks_are_warned_of(fitted, query):
+    query.X[1, 2] = np.nan
+    with pytest.warns(UserWarning, match="kernel: samples lack landmarks, .* standard deviations are too small"):
+        gx.tl.predict(query, model=fitted, key="kernel", std=True, output="anndata", progress=False)
+
+
+def test_landmarks_that_are_there_under_another_name_are_warned_of(bulk_once):
+    full = bulk_once.copy()
+    gx.pp.landmarks(full)
+    full.obs["split"] = "train"
+    gx.tl.fit(full, "mean", targets=list(full.var_names[~full.var["landmark"]][:5]), progress=False)
+    query = ad.AnnData(full.X[:20][:, full.var["landmark"]], var=full.var[full.var["landmark"]][[]])
+    query.var_names = query.var_names.str.replace(r"^GPR56$", "ADGRG1", regex=True)
+    with pytest.warns(
+        UserWarning, match=r"lacks 1 of the 978 .* under other names, 'GPR56 as ADGRG1': run .*match_genes"
+    ):
+        gx.tl.predict(query, model=full, output="anndata", progress=False)
+
+
+def test_a_query_of_constant_landmarks_alone(small):
+    genes = small.var_names[small.var["landmark"]][:3]
+    small.X[:, small.var_names.get_indexer(genes)] = 1
+    with pytest.warns(UserWarning, match="3 genes are constant"):
+        gx.tl.fit(small, "ridge", progress=False)
+    made = gx.tl.predict(small[:, genes].copy(), model=small, output="anndata", max_missing=1, progress=False)
+    assert np.isfinite(made.X).all()

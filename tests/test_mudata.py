@@ -52,19 +52,45 @@ def test_a_layer_of_a_modality_and_a_copy(both):
     assert "ridge" not in both["full"].uns
     gx.tl.predict(fitted, modality="full", progress=False)
     assert fitted["full"].layers["ridge"].shape == fitted["full"].shape
+    del fitted["full"].layers["ridge"]
     copied = gx.tl.predict(fitted, modality="full", copy=True, progress=False)
-    assert isinstance(copied, MuData)
+    assert "ridge" in copied["full"].layers
+    assert "ridge" not in fitted["full"].layers
 
 
 def test_wrong_modalities_are_named(both, small):
-    with pytest.raises(KeyError, match=r"modality=None is not one of the MuData's: 'full', 'panel'"):
+    with pytest.raises(KeyError, match=r"adata is a MuData; name one of its modalities, 'full', 'panel'"):
         gx.tl.fit(both, "ridge", progress=False)
     with pytest.raises(KeyError, match=r"modality='rna' is not one"):
         gx.tl.predict(both, modality="rna", progress=False)
-    with pytest.raises(KeyError, match=r"No modality of 'full', 'panel' holds models"):
+    with pytest.raises(KeyError, match=r"None of the modalities 'full', 'panel' holds models"):
         gx.tl.predict(both, modality="panel", progress=False)
     with pytest.raises(TypeError, match=r"modality='full' is for a MuData, and adata is an AnnData"):
         gx.tl.fit(small, "ridge", modality="full", progress=False)
+
+
+def test_models_are_found_by_key_in_any_modality(both):
+    gx.tl.fit(both, "ridge", modality="full", progress=False)
+    gx.tl.fit(both, "knn", modality="full", progress=False)
+    both["panel"].uns["mine"] = both["full"].uns["ridge"]
+    made = gx.tl.predict(both, modality="panel", key="knn", output="anndata", progress=False)
+    assert "knn" in made.layers
+    both["panel"].uns["knn"] = both["full"].uns["knn"]
+    with pytest.raises(KeyError, match=r"'full', 'panel' hold key='knn'; name the one .* model=mdata\['full'\]"):
+        gx.tl.predict(both["panel"], model=both, key="knn", output="anndata", progress=False)
+
+
+def test_everything_else_of_a_mudata_stays_and_what_was_filled_in_is_kept(both):
+    both.uns["origin"] = "here"
+    gx.tl.fit(both, "ridge", modality="full", progress=False)
+    lacking = both["panel"][:, 2:].copy()
+    gone = list(both["panel"].var_names[:2])
+    both.mod["panel"] = lacking
+    both.update()
+    three = gx.tl.predict(both, modality="panel", output="mudata", progress=False)
+    assert three.uns["origin"] == "here"
+    assert set(gone) <= set(three["inferred"].var_names)
+    assert np.isfinite(three["inferred"].X).all()
 
 
 def test_a_result_is_written(both, tmp_path):

@@ -55,6 +55,27 @@ def test_rows_that_chose_are_no_test_rows(small, other):
         gx.tl.evaluate(small)
 
 
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_rows_that_are_learned_from_or_judged_cannot_choose(small, side):
+    other = small[small.obs["split"] == side].copy()
+    with pytest.raises(ValueError, match=rf"shares .* rows of adata that are marked '{side}'.*'other-' \+ other"):
+        gx.tl.fit(small, "ridge", validation=other, progress=False)
+    other.obs_names = "other-" + other.obs_names
+    gx.tl.fit(small, "ridge", validation=other, progress=False)
+
+
+def test_errors_on_other_rows_do_not_compare(small, other):
+    gx.tl.fit(small, "mean", progress=False)
+    gx.tl.fit(small, "ridge", key_added="own", progress=False)
+    easy = small[small.obs["split"] == "train"].copy()
+    easy.obs_names = "other-" + easy.obs_names
+    gx.tl.fit(small, "ridge", key_added="other", validation=easy, progress=False)
+    best = small.uns["own"]["params"]["validation_mae"], small.uns["other"]["params"]["validation_mae"]
+    assert best[1] < best[0]
+    made = gx.tl.predict(small, output="anndata", progress=False)
+    np.testing.assert_array_equal(made.X, made.layers["own"])
+
+
 def test_what_another_object_must_hold(small, other):
     target, landmark = (small.var_names[small.var["landmark"] == flag][0] for flag in (False, True))
     with pytest.raises(ValueError, match=rf"validation.var_names lacks 1 of the 90 targets: '{target}'.*targets="):

@@ -92,6 +92,20 @@ def chunk_rows(source: Any) -> int:
     return int(max(chunks[0]) if isinstance(chunks[0], tuple) else chunks[0])
 
 
+def windows(source: Any, rows: slice, least: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Cut rows into stretches of whole chunks of at least so many rows: a chunk is decoded whole, so all is taken."""
+    start, stop, _ = rows.indices(source.shape[0])
+    chunks = getattr(source, "chunks", None)
+    if chunks and isinstance(chunks[0], tuple):
+        ends = np.cumsum(chunks[0])
+    else:
+        ends = np.arange(1, -(-stop // max(chunk_rows(source), 1)) + 1) * max(chunk_rows(source), 1)
+    while start < stop:
+        end = int(ends[np.searchsorted(ends, min(start + least, stop))]) if len(ends) else stop
+        yield slice(start, min(end, stop))
+        start = min(end, stop)
+
+
 def ahead(blocks: Iterable[T]) -> Iterator[T]:
     """Prepare each block in a thread of its own while the one before it is worked on."""
     source, end = iter(blocks), object()

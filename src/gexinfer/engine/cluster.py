@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gexinfer.engine.blocks import Indices, chunk_rows
+from gexinfer.engine.blocks import Indices, windows
 
 T = TypeVar("T")
 
@@ -66,7 +66,6 @@ def add_up(results: Sequence[T]) -> T:
 
 
 def parts(source: Any, rows: Indices) -> list[Indices]:
-    """Cut rows where chunks end, into parts of about `FEWEST_ROWS` or a chunk."""
-    size = max(chunk_rows(source), 1)
-    size *= -(-FEWEST_ROWS // size)
-    return np.split(rows, np.flatnonzero(np.diff(rows // size)) + 1)
+    """Cut rows where chunks end, into parts of a chunk, or of several small ones."""
+    ends = [window.stop for window in windows(source, slice(None), FEWEST_ROWS)]
+    return [part for part in np.split(rows, np.searchsorted(rows, ends)) if len(part)] or [rows]

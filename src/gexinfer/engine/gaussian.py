@@ -53,9 +53,8 @@ class Gaussian:
     def weights_of(self, missing: NDArray[np.bool_]) -> Float:
         """Return (measured, missing) weights: one solve for each pattern, of the smaller of the two systems."""
         pattern = missing.tobytes()
-        if pattern not in self.weights:
-            if len(self.weights) == KEPT_PATTERNS:
-                self.weights.pop(next(iter(self.weights)))
+        weights = self.weights.get(pattern)
+        if weights is None:
             given, lost = np.flatnonzero(~missing), np.flatnonzero(missing)
             if len(lost) < len(given):
                 among = self.precision[np.ix_(lost, lost)], -self.precision[np.ix_(lost, given)]
@@ -63,5 +62,7 @@ class Gaussian:
             else:
                 among = self.covariance[np.ix_(given, given)], self.covariance[np.ix_(given, lost)]
                 weights = np.linalg.solve(*among)
-            self.weights[pattern] = np.ascontiguousarray(weights, np.float32)
-        return self.weights[pattern]
+            weights = np.ascontiguousarray(weights, np.float32)
+            # A new dict each time, so that threads need not wait for each other.
+            self.weights = dict([*self.weights.items()][1 - KEPT_PATTERNS :]) | {pattern: weights}
+        return weights

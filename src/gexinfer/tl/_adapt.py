@@ -13,7 +13,7 @@ from gexinfer._record import FittedModel
 from gexinfer._values import FEW_ROWS
 from gexinfer.engine.blocks import Float, Indices, Wide
 from gexinfer.engine.gaussian import unpacked
-from gexinfer.engine.quantiles import at, to_profile
+from gexinfer.engine.quantiles import to_profile
 
 if TYPE_CHECKING:
     from gexinfer.tl._query import Query
@@ -35,12 +35,22 @@ def as_they_are(block: Float) -> Float:
 
 @dataclass(frozen=True)
 class ToProfile:
-    """Each sample's landmarks get the training rows' mean sorted profile by their ranks; ties get one value."""
+    """Each sample's landmarks get the training rows' mean sorted profile by their ranks; ties get one value.
+
+    Where some are missing, the others get the part of the profile that they stand for: `places` says which place each
+    landmark holds among all by its training mean.
+    """
 
     profile: Wide
+    places: Indices
 
     def __call__(self, block: Float) -> Float:
-        return to_profile(block, self.profile)
+        measured = np.isfinite(block)
+        values = np.full(block.shape, np.nan, np.float32)
+        for pattern in np.unique(measured, axis=0):
+            these = np.ix_((measured == pattern).all(axis=1), pattern)
+            values[these] = to_profile(block[these], self.profile[np.sort(self.places[pattern])])
+        return values
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,11 @@ class ToMoments:
 
     def __call__(self, block: Float) -> Float:
         return ((block - self.mean) * self.factor + self.wanted).astype(np.float32)
+
+
+def to_ranks(fitted: FittedModel) -> ToProfile:
+    """Return the map by ranks, which needs no more than the sample itself."""
+    return ToProfile(fitted.landmark_profile, np.argsort(np.argsort(fitted.landmark_scale.mean)))
 
 
 def to_moments(query: Query, source: Any) -> ToMoments:
@@ -84,6 +99,8 @@ def other_platform(fitted: FittedModel, values: NDArray[np.floating], there: Ind
     """
     varies = fitted.landmark_scale.sd[there] > 0
     there, values = there[varies], values[:, varies].astype(np.float32)
+    if len(there) == 0:
+        return None
     apart = shift(fitted, there, values)
     alike = correlations_alike(fitted, there, values)
     if apart < FAR:
@@ -93,24 +110,28 @@ def other_platform(fitted: FittedModel, values: NDArray[np.floating], there: Ind
                 "1). Their names may be mixed up, or the values are no log expression."
             )
         return None
-    # A panel that lacks some landmarks has a profile of its own: that of as many ranks.
-    profile = at(fitted.landmark_profile, np.arange(len(there)), len(there))
-    by_profile = shift(fitted, there, to_profile(values, profile))
-    ratio = np.nanmedian(np.nanstd(values, axis=0) / fitted.landmark_scale.unit[there])
+    whole = np.full((len(values), len(fitted.landmarks)), np.nan, np.float32)
+    whole[:, there] = values
+    by_profile = shift(fitted, there, to_ranks(fitted)(whole)[:, there])
+    mean = fitted.landmark_scale.mean[there]
+    ratio = np.median(np.where(np.isfinite(values), values, mean).std(axis=0) / fitted.landmark_scale.unit[there])
     told = (
         f"the query looks like another platform: its landmarks' means are {apart:.1f} standard deviations of the "
-        f"training rows away from theirs (median), their standard deviations {ratio:.2g} times as large, and their "
-        f"correlations with each other agree by {alike:.2f} of 1. "
+        "training rows away from theirs (median)"
     )
-    if by_profile < max(1.0, apart / 2) or len(values) < FEW_ROWS:
-        told += f"Try adapt='quantile', after which the means are {by_profile:.1f} away. "
+    if len(values) < FEW_ROWS:
+        return f"{told}. Try adapt='quantile', after which they are {by_profile:.1f} away."
+    told += (
+        f", their standard deviations {ratio:.2g} times as large, and their correlations with each other agree by "
+        f"{alike:.2f} of 1. "
+    )
+    if by_profile < max(1.0, apart / 2):
         return told + (
-            "Where only differences between the query's samples matter, compare adapt='moments'."
-            if len(values) >= FEW_ROWS
-            else ""
+            f"Try adapt='quantile', after which the means are {by_profile:.1f} away. Where only differences between "
+            "the query's samples matter, compare adapt='moments'."
         )
     return told + (
-        f"Try adapt='moments', if the query's samples are as mixed as the training rows; adapt='quantile' would leave "
+        "Try adapt='moments', if the query's samples are as mixed as the training rows; adapt='quantile' would leave "
         f"the means {by_profile:.1f} away."
     )
 

@@ -40,24 +40,27 @@ def write_answers(adata: AnnData, answers: Mapping[str, Answer]) -> None:
     layers = {name: layer for answer in answers.values() for name, layer in answer.layers.items()}
     for name, layer in layers.items():
         adata.layers[name] = layer
-    adata.var[ROLE] = roles(adata, answers)
+    others = predicted_layers(adata) - set(layers)
+    adata.var[ROLE] = roles(adata, answers, before=bool(others))
     adata.uns[PREDICTED] = np.array(sorted(predicted_layers(adata) | set(layers)), dtype=object)
     shares = [answer.missing for answer in answers.values() if answer.missing is not None]
     if len(shares) == len(answers):
-        adata.obs[MISSING] = np.max(shares, axis=0)
+        # Layers of other models stay, and what their samples lacked with them.
+        before = [adata.obs[MISSING].to_numpy()] if others and MISSING in adata.obs else []
+        adata.obs[MISSING] = np.max([*shares, *before], axis=0)
     elif MISSING in adata.obs:
         # Of another prediction: what is not computed yet is not known.
         del adata.obs[MISSING]
 
 
-def roles(adata: AnnData, answers: Mapping[str, Answer]) -> pd.Categorical:
-    """Return what each gene is, by these models and by those before.
+def roles(adata: AnnData, answers: Mapping[str, Answer], *, before: bool) -> pd.Categorical:
+    """Return what each gene is, by these models and by those before, if their layers are still there.
 
     Inferred outranks landmark, and landmark outranks neither, so that no inferred value passes for a measured one.
     """
     rank = {role: i for i, role in enumerate(ROLES)}
-    before = adata.var[ROLE].astype(object).map(rank) if ROLE in adata.var else pd.Series(0, adata.var_names)
-    now = before.fillna(0).to_numpy(dtype=np.int8)
+    known = adata.var[ROLE].astype(object).map(rank) if before and ROLE in adata.var else pd.Series(0, adata.var_names)
+    now = known.fillna(0).to_numpy(dtype=np.int8)
     for answer in answers.values():
         fitted = answer.query.fitted
         holes = [gene for gene, hole in zip(fitted.landmarks, answer.lacked, strict=True) if hole]

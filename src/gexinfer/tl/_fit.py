@@ -75,6 +75,8 @@ def fit(
     are standardised with the training rows' mean and standard deviation (plus 1e-3) inside the model: give it values on
     a log scale as they are.
 
+    On a `dask.distributed` client, sums over the training rows of a dask array are taken on its workers.
+
     Parameters
     ----------
     adata
@@ -99,7 +101,8 @@ def fit(
         the networks of `target_blocks` several, `"cuda:0,cuda:1"`.
     validation
         Another AnnData, all rows of which are the validation rows, in the units of `adata`; for instance of the
-        platform that queries will come from. `layer` is read where it has one of that name, else `X`.
+        platform that queries will come from. `layer` is read where it has one of that name, else `X`. The rows of
+        `adata` that are marked validation take no part then.
     unlabeled
         For `semigan`, samples of which only the landmarks are known, in the units of `adata`: another AnnData, of which
         `layer` is read where it has one of that name, else `X`; the name of a bool column of `obs` that marks such rows
@@ -147,7 +150,7 @@ def fit(
     Raises
     ------
     KeyError
-        A slot is missing.
+        A slot is missing, or `modality` is not there.
     TypeError
         `var["landmark"]` is not bool, or the method has no such option.
     FloatingPointError
@@ -157,8 +160,8 @@ def fit(
         best epoch so far becomes the model.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
-        split, fewer than 10 training rows, duplicate sample names, an unknown method, or `unlabeled` samples that lack
-        landmarks.
+        split, fewer than 10 training rows, duplicate sample names, an unknown method, `unlabeled` samples that lack
+        landmarks, or `validation` samples that lack landmarks or targets or bear the names of training or test rows.
 
     Warns
     -----
@@ -166,7 +169,7 @@ def fit(
         The values look like raw counts or like standardised ones, a gene is constant, `ols` has too few rows or
         collinear landmarks, the training of a network was interrupted or ran out of memory on the device, a GAN's
         discriminator is at chance, outrun or certain for long, its generator collapses or its other terms outweigh L1,
-        or `unlabeled` is on another scale.
+        or `unlabeled` or `validation` is on another scale.
 
     References
     ----------
@@ -391,6 +394,14 @@ def validation_rows(other: AnnData, adata: AnnData, layer: str | None, train: Ro
         raise TypeError(f"validation is a {type(other).__name__}; pass an AnnData with whole transcriptomes.")
     if other.n_obs == 0:
         raise ValueError("validation= holds no sample; leave it out.")
+    for side in ("train", "test"):
+        shared = adata.obs_names[split_rows(adata, side)].intersection(other.obs_names)
+        if len(shared):
+            raise ValueError(
+                f"validation.obs_names shares {len(shared):,} names with the rows of adata that are marked {side!r}: "
+                f"{listed(shared)}. What is learned from, or judged by, cannot choose. Drop those samples; if they are "
+                "others of the same name, run other.obs_names = 'other-' + other.obs_names."
+            )
     source, _ = source_of(other, "validation", layer)
     landmarks = places_in(other, "validation", adata.var_names[train.landmarks], "landmarks")
     targets = places_in(other, "validation", adata.var_names[train.targets], "targets")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ BLOCK_VALUES = 2**25
 def lazy_answer(query: Query, source: Any, names: pd.Index, *, std: bool) -> Answer:
     """Return dask layers: a block of rows is read, and its answer computed, when it is asked for."""
     rows = rows_per_block(len(names))
-    # Models want whole rows; the blocks of very long chunks would not fit in memory.
+    # Models want whole rows. The blocks of very long chunks would not fit in memory; short ones are padded.
     rechunked = source.rechunk({1: -1})
-    if max(rechunked.chunks[0], default=0) > rows:
-        rechunked = rechunked.rechunk({0: rows})
+    long, number = max(rechunked.chunks[0], default=0), max(len(rechunked.chunks[0]), 1)
+    if long > rows or source.shape[0] / number < min(PREDICT_ROWS, source.shape[0]):
+        rechunked = rechunked.rechunk({0: rows if long > rows else PREDICT_ROWS})
     layers = {query.name: lazy_layer(rechunked, query, names, inferred)}
     if std:
         layers[f"{query.name}_std"] = lazy_layer(rechunked, query, names, deviations)
@@ -50,9 +52,17 @@ def lazy_layer(source: Any, query: Query, names: pd.Index, function: Callable[..
     )
 
 
-def stacked(part: Any, function: Callable[..., Iterator[Float]], query: Query, names: pd.Index) -> Float:
-    """Return the answer to some rows."""
-    return np.concatenate([*function(query, part, names)] or [np.empty((0, len(names)), np.float32)])
+def stacked(
+    part: Any,
+    function: Callable[..., Iterator[Float]],
+    query: Query,
+    names: pd.Index,
+    block_info: Any = None,
+) -> Float:
+    """Return the answer to some rows; dask says which."""
+    first = block_info[0]["array-location"][0][0] if block_info else 0
+    blocks = [*function(replace(query, first=first), part, names)]
+    return np.concatenate(blocks or [np.empty((0, len(names)), np.float32)])
 
 
 def inferred(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:

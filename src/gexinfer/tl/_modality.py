@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from anndata import AnnData
@@ -18,25 +19,27 @@ def one_modality(data: Any, modality: str | None) -> Any:
             raise TypeError(f"modality={modality!r} is for a MuData, and adata is an AnnData; leave it out.")
         return data
     if modality not in data.mod:
-        raise KeyError(
-            f"modality={modality!r} is not one of the MuData's: {listed(list(data.mod), 20)}. Name one of these."
-        )
+        asked = "adata is a MuData" if modality is None else f"modality={modality!r} is not one of the MuData's"
+        raise KeyError(f"{asked}; name one of its modalities, {listed(list(data.mod), 20)}, as modality=.")
     return data.mod[modality]
 
 
-def with_models(data: AnnData | MuData, among: AnnData | MuData) -> AnnData:
-    """Return the object with models: this one, or of a MuData the only modality that has some."""
-    if isinstance(data, AnnData) and (has_models(data) or not isinstance(among, MuData)):
+def with_models(data: AnnData | MuData, among: AnnData | MuData, key: str | Iterable[str] | None) -> AnnData:
+    """Return the object with the models asked for: this one, or of a MuData the only modality that has them."""
+    if isinstance(data, AnnData) and (has_models(data, key) or not isinstance(among, MuData)):
         return data
-    having = [name for name, part in among.mod.items() if has_models(part)]
+    having = [name for name, part in among.mod.items() if has_models(part, key)]
     if len(having) != 1:
+        what = "models" if key is None else f"key={key!r}"
         raise KeyError(
-            f"{listed(having) if having else 'No modality'} of {listed(list(among.mod), 20)} holds models. Name the "
-            "one that is meant: gexinfer.tl.predict(mdata, model=mdata['full'], modality='panel'), having run "
-            "gexinfer.tl.fit(mdata, method, modality='full')."
+            f"{listed(having)} hold {what}; name the one that is meant, model=mdata[{having[0]!r}]."
+            if having
+            else f"None of the modalities {listed(list(among.mod), 20)} holds {what}. Run "
+            "gexinfer.tl.fit(mdata, method, modality=...) on the one with whole transcriptomes first."
         )
     return among.mod[having[0]]
 
 
-def has_models(adata: AnnData) -> bool:
-    return any(is_record(entry) for entry in adata.uns.values())
+def has_models(adata: AnnData, key: str | Iterable[str] | None) -> bool:
+    there = {name for name, entry in adata.uns.items() if is_record(entry)}
+    return bool(there) if key is None else {key} <= there if isinstance(key, str) else set(key) <= there

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +24,14 @@ from gexinfer._slots import (
     predicted_layers,
 )
 from gexinfer.engine.cluster import is_lazy
-from gexinfer.engine.report import Advance, say, steps
+from gexinfer.engine.report import Advance, say, steps, warn
 from gexinfer.methods import METHODS, get_method
 from gexinfer.tl._adapt import ADAPT
 from gexinfer.tl._answers import Answer, write_answers
 from gexinfer.tl._lazy import lazy_answer
 from gexinfer.tl._modality import one_modality, with_models
 from gexinfer.tl._query import Query, layer_of, query_of
-from gexinfer.tl._stream import stream
+from gexinfer.tl._stream import check_path, stream
 
 IN_MEMORY = ("layer", "anndata", "mudata")
 
@@ -58,9 +59,9 @@ def predict(
     the values that were fitted. Landmarks that a sample lacks, as a gene that is not there or as NaN, are filled in: by
     their mean given the landmarks that it has, under the Gaussian of the training rows; `sample_lasso` does without.
 
-    Rows are read in blocks: beyond the result, samples x genes x 4 bytes for each model, memory holds a few hundred
-    rows. Values that are a dask array give dask layers, of which nothing is computed before it is asked for, with the
-    same numbers; on a `dask.distributed` client they are computed there.
+    Rows are read in blocks: beyond the result, samples x genes x 4 bytes for each model, memory holds a thousand rows
+    or a chunk. Values that are a dask array give dask layers, of which nothing is computed before it is asked for, with
+    the same numbers; on a `dask.distributed` client they are computed there.
 
     Parameters
     ----------
@@ -76,8 +77,9 @@ def predict(
     output
         `"layer"` writes into `adata`, which must hold all targets. `"anndata"` builds a new AnnData of landmarks and
         targets. `"mudata"` builds a MuData of `measured`, a copy of `adata`, and `inferred`, the targets; a target that
-        `adata` measures is in both. Of a MuData it keeps all modalities. A path that ends in `.zarr` writes an AnnData
-        of one model to disk, in memory that does not grow with samples; a run that was killed goes on where it was.
+        `adata` measures is in both, and a landmark that it has no column for is among the inferred. Of a MuData it
+        keeps all modalities. A path that ends in `.zarr` writes an AnnData of one model to disk, in memory that does
+        not grow with samples; a run that was killed goes on where it was.
     layer
         Layer with the landmarks' values, `"X"` for X. Where it is not given, the layer the model was fitted on, or X
         where `adata` has no such layer.
@@ -86,7 +88,8 @@ def predict(
         sample's landmarks get the training rows' mean sorted profile by their ranks; or `"moments"`, by which each
         landmark gets the training rows' mean and standard deviation over the query, of 10 or more samples.
     max_missing
-        The largest share of the landmarks that a sample may lack, but for `sample_lasso`.
+        The largest share of the landmarks that a sample may lack, but for `sample_lasso`. One that lacks all is always
+        refused.
     genes
         Names of the genes that a new object is to hold, for instance those that are inferred well.
     std
@@ -109,9 +112,11 @@ def predict(
         float32, one for each model: landmarks carry their measured value, with `adapt` on the training rows' scale,
         targets and missing landmarks the inferred one, other genes NaN.
     `layers[key + "_std"]`
-        With `std=True`: the standard deviation of the inferred values, in units of the data; other genes NaN.
+        With `std=True`: the standard deviation of the inferred targets, in units of the data; other genes NaN. What is
+        missing is taken as measured, so that it is too small for samples that lack landmarks.
     `var["gexinfer_role"]`
-        landmark, inferred or not in model; where models or samples differ, inferred if any infers the gene.
+        landmark, inferred or not in model; where models or samples differ, inferred if any infers the gene. Of dask
+        arrays nobody knows yet what single samples lack: only landmarks without a column count as inferred.
     `obs["gexinfer_missing"]`
         The share of landmarks that a sample lacked, of several models the largest; not there where layers are dask
         arrays.
@@ -119,12 +124,14 @@ def predict(
         Names of the layers that hold predictions: what another `predict` may overwrite.
     `X`
         Of a new object: a copy of the layer of the first model in `key`; without `key`, of the model with the lowest
-        error on validation rows. In a MuData, `inferred` holds the targets alone. On disk there is `X` alone.
+        error on validation rows of its reference. On disk there is `X` alone.
 
     Raises
     ------
     FileExistsError
         There is something at the path already.
+    FileNotFoundError
+        There is no folder to write to, or the workers of a cluster do not see it.
     KeyError
         There is no model, none of that key, a layer or modality is missing, or no model gives one of `genes`.
     OSError
@@ -139,7 +146,8 @@ def predict(
     -----
     UserWarning
         The values are on another scale than those fitted on, the query looks like another platform, or its landmarks'
-        names seem mixed up; says what to try.
+        names seem mixed up; says what to try. Landmarks that are missing are there under another name, or `std` is
+        asked for of samples that lack some.
 
     References
     ----------
@@ -151,18 +159,23 @@ def predict(
     check_unique(adata)
     if std:
         check_std(models)
+    path = None if output in IN_MEMORY else Path(output).absolute()
+    if path is not None:
+        check_path(path, list(models), std=std)
     if output == "layer":
         check_targets(adata, models)
         check_layers(adata, models, layer, std)
         names = adata.var_names
     else:
-        names = names_of(models, output, genes)
+        names = names_of(adata, models, output, genes)
+    if isinstance(whole, MuData) and output == "mudata":
+        check_modality(whole)
     queries = {
         name: query_of(adata, fitted, name, layer, adapt=adapt, max_missing=max_missing, device=device)
         for name, fitted in models.items()
     }
-    if output not in IN_MEMORY:
-        stream(adata, queries, names, Path(output), std=std, dtype=dtype, progress=progress)
+    if path is not None:
+        stream(adata, queries, names, path, dtype=dtype, progress=progress)
         return None
 
     answers = {}
@@ -195,24 +208,37 @@ def check_asked(
     if output == "layer":
         check_in_memory(adata)
     check_adata(adata)
-    if not isinstance(output, str | Path) or (output not in IN_MEMORY and Path(output).suffix != ".zarr"):
+    if not isinstance(output, str | Path) or (output not in IN_MEMORY and not is_store(output)):
         raise ValueError(f"output={output!r} is not known; choose one of {listed(IN_MEMORY)}, or a path '... .zarr'.")
     if adapt not in ADAPT:
         raise ValueError(f"adapt={adapt!r} is not known; choose one of {listed(ADAPT)}.")
-    if not 0 <= max_missing <= 1:
+    if isinstance(max_missing, str) or not 0 <= max_missing <= 1:
         raise ValueError(f"max_missing={max_missing!r} must be a share of the landmarks, 0 to 1.")
     if dtype not in ("float32", "float16") or (dtype != "float32" and output in IN_MEMORY):
         raise ValueError(f"dtype={dtype!r}: results are float32; a zarr store, output='... .zarr', may be 'float16'.")
-    if genes is not None and (isinstance(genes, str) or output == "layer"):
+    listing = genes is None or (not isinstance(genes, str) and all(isinstance(gene, str) for gene in genes))
+    if not listing or (genes is not None and (output == "layer" or len(genes) == 0)):
         raise ValueError(
-            "genes= is a list of the names that a new object is to hold; output='layer' writes all genes of adata."
+            "genes= is a list of the names that a new object is to hold, of a mask list(adata.var_names[mask]); "
+            "output='layer' writes all genes of adata."
         )
 
 
-def names_of(models: Mapping[str, FittedModel], output: Any, genes: Sequence[str] | None) -> pd.Index:
+def check_modality(mdata: MuData) -> None:
+    """Refuse to overwrite a modality with what is inferred."""
+    if "inferred" in mdata.mod and PREDICTED not in mdata["inferred"].uns:
+        raise ValueError("The MuData has a modality 'inferred' that gexinfer did not write; rename it first.")
+
+
+def is_store(output: str | Path) -> bool:
+    return Path(output).suffix == ".zarr" and "://" not in str(output)
+
+
+def names_of(adata: AnnData, models: Mapping[str, FittedModel], output: Any, genes: Sequence[str] | None) -> pd.Index:
     """Return the genes of a new object: the models' landmarks and targets, or those of them that are asked for."""
     # MuData keeps what was measured in a modality of its own.
-    parts = [(*([] if output == "mudata" else fitted.landmarks), *fitted.targets) for fitted in models.values()]
+    measured = set(adata.var_names) if output == "mudata" else set()
+    parts = [(*(g for g in fitted.landmarks if g not in measured), *fitted.targets) for fitted in models.values()]
     names = pd.Index(list(dict.fromkeys(gene for part in parts for gene in part)))
     if genes is None:
         return names
@@ -242,7 +268,7 @@ def resolve(
             f"model={model!r} is a {type(model).__name__}; pass an AnnData or MuData that was fitted, or for a file "
             "model=gexinfer.io.read_model(path)."
         )
-    return records(with_models(adata, whole) if model is None else with_models(model, model), key)
+    return records(with_models(adata, whole, key) if model is None else with_models(model, model, key), key)
 
 
 def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
@@ -292,15 +318,21 @@ def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advan
     """Return what a model infers for all samples."""
     n = source.shape[0]
     values, share = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32)
-    lacked, start = ~query.there, 0
+    lacked, single, start = ~query.there, 0, 0
     for block in query.infer(source, names):
         rows = slice(start, start + len(block.values))
         values[rows], share[rows] = block.values, block.missing.mean(axis=1)
         lacked |= block.missing.any(axis=0)
+        single += int((block.missing[:, query.there]).any(axis=1).sum())
         start = rows.stop
         advance(len(block.values), query.name)
-    if lacked.any():
-        say(f"predict: {query.name} infers {lacked.sum():,} of {len(lacked):,} landmarks, too, that samples lack")
+    if single:
+        say(f"predict: {query.name} also infers single landmarks that {single:,} of {n:,} samples lack")
+    if std and lacked.any():
+        warn(
+            f"{query.name}: samples lack landmarks, which are filled in and then taken as measured, so that standard "
+            "deviations are too small."
+        )
     layers = {query.name: values}
     if std:
         layers[f"{query.name}_std"] = np.concatenate([*query.std(source, names)] or [values])
@@ -310,34 +342,34 @@ def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advan
 def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | None) -> str:
     """Return whose values go to X: the first model named, else the best on validation rows.
 
-    Not the first of `uns`, because a file gives it back in another order.
+    Not the first of `uns`, because a file gives it back in another order. Errors on the rows of another object do not
+    compare with those on the reference's own, which go first.
     """
     if key is not None:
         return next(iter(models))
-    return min(sorted(models), key=lambda name: float(models[name].model.notes.get("validation_mae", np.inf)))
+    own = [name for name in models if models[name].provenance["validated_on"] == "adata"]
+    return min(sorted(own or models), key=lambda name: float(models[name].model.notes.get("validation_mae", np.inf)))
 
 
 def measured_and_inferred(whole: AnnData | MuData, inferred: AnnData) -> MuData:
     """Build a MuData of what was measured and what was inferred."""
-    if isinstance(whole, MuData):
-        measured = {name: part.copy() for name, part in whole.mod.items()}
-        if "inferred" in measured and PREDICTED not in measured["inferred"].uns:
-            raise ValueError("The MuData has a modality 'inferred' that gexinfer did not write; rename it first.")
-        obs = whole.obs
-    else:
-        measured = {"measured": in_memory(whole).copy()}
+    # mudata before 0.4 copies all columns of obs unless told not to.
+    with mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext():
+        if isinstance(whole, MuData):
+            both = whole.copy()
+            both.mod["inferred"] = inferred
+            both.update()
+            return both
         obs = inferred.obs.drop(columns=MISSING, errors="ignore")
         inferred.obs = inferred.obs[[column for column in inferred.obs if column == MISSING]]
-    modalities = {**measured, "inferred": inferred}
-    if hasattr(mudata, "set_options"):  # mudata before 0.4 copies all columns of obs unless told not to
-        with mudata.set_options(pull_on_update=False):
-            both = MuData(modalities)
-    else:
-        both = MuData(modalities)
-    both.obs = obs.reindex(both.obs_names)
+        both = MuData({"measured": tables_in_memory(whole).copy(), "inferred": inferred})
+    both.obs = obs
     return both
 
 
-def in_memory(adata: AnnData) -> AnnData:
-    """Return `adata`, loaded where it was backed or read lazily."""
-    return adata.to_memory() if adata.isbacked or not isinstance(adata.obs, pd.DataFrame) else adata
+def tables_in_memory(adata: AnnData) -> AnnData:
+    """Return `adata`, loaded where it was backed; of one read lazily the tables alone."""
+    if isinstance(adata.obs, pd.DataFrame):
+        return adata.to_memory() if adata.isbacked else adata
+    layers = {name: adata.layers[name] for name in layer_names(adata)}
+    return AnnData(adata.X, adata.obs.to_memory(), adata.var.to_memory(), layers=layers)

@@ -12,15 +12,16 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from gexinfer._names import lacking, listed, locate
+from gexinfer._names import lacking, listed, locate, without_version
 from gexinfer._record import PREDICT_ROWS, FittedModel
 from gexinfer._slots import layer_names, matrix
 from gexinfer._values import refuse_not_finite, sample, scale_mismatch, where_from
-from gexinfer.engine.blocks import BLOCK_ROWS, Float, Indices, chunk_rows, dense, in_row_order, row_slices
+from gexinfer.engine.blocks import Float, Indices, chunk_rows, dense, in_row_order, row_slices, windows
 from gexinfer.engine.cluster import is_lazy
 from gexinfer.engine.report import say, warn
 from gexinfer.methods import get_method
-from gexinfer.tl._adapt import Adapt, ToProfile, as_they_are, other_platform, to_moments
+from gexinfer.pp._match_genes import look_up
+from gexinfer.tl._adapt import Adapt, as_they_are, other_platform, to_moments, to_ranks
 
 EVERY = slice(None)
 
@@ -44,6 +45,8 @@ class Query:
     adapt: Adapt
     max_missing: float
     device: str
+    # The row of the whole query at which the matrix starts that is passed, for messages.
+    first: int = 0
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -55,35 +58,30 @@ class Query:
 
     def blocks(self, source: Any, rows: slice = EVERY) -> Iterator[NDArray[np.floating]]:
         """Yield (rows, landmarks), brought to the training rows' scale, NaN for what is missing."""
-        n = source.shape[0]
-        first, stop, _ = rows.indices(n)
-        # A chunk is decoded whole, so all of it is taken at once.
-        size = max(chunk_rows(source), 1)
-        size *= -(-BLOCK_ROWS // size)
-        for window in row_slices(n, size):
-            shown = slice(max(window.start, first), min(window.stop, stop))
-            if shown.start >= shown.stop:
-                continue
-            values = dense(source, shown, self.columns[self.there])
+        for window in windows(source, rows):
+            values = dense(source, window, self.columns[self.there])
             for part in row_slices(len(values), PREDICT_ROWS):
                 block = np.full((part.stop - part.start, len(self.columns)), np.nan, np.float32)
                 block[:, self.there] = values[part]
-                self.check(block, shown.start + part.start, n)
+                self.check(block, self.first + window.start + part.start)
                 yield self.adapt(block)
 
-    def check(self, block: Float, first: int, n: int) -> None:
+    def check(self, block: Float, first: int) -> None:
         """Refuse inf, and rows that lack too many landmarks."""
         infinite = np.isinf(block).sum(axis=0)
         refuse_not_finite(infinite, pd.Index(self.fitted.landmarks), len(block), self.where, what="inf")
         share = np.isnan(block).mean(axis=1)
-        most = 1 - 0.5 / block.shape[1] if self.any_panel else self.max_missing
-        if (share > most).any():
-            worst = int(share.argmax())
+        worst = int(share.argmax())
+        if share[worst] == 1:
             raise ValueError(
-                f"{self.where} lacks more than {most:.0%} of the {block.shape[1]:,} landmarks of {self.name!r} in "
-                f"{(share > most).sum():,} of the samples {first:,} to {first + len(block) - 1:,} of {n:,}; sample "
-                f"{first + worst:,} lacks {share[worst]:.0%}. What would be inferred rests on little: drop such "
-                "samples, or allow it with max_missing=."
+                f"{self.where} holds none of the {block.shape[1]:,} landmarks of {self.name!r} in "
+                f"{(share == 1).sum():,} samples, e.g. at row {first + worst:,}: all are NaN. Drop those samples."
+            )
+        if share[worst] > (1 if self.any_panel else self.max_missing):
+            raise ValueError(
+                f"{self.where} lacks more than {self.max_missing:.0%} of the {block.shape[1]:,} landmarks of "
+                f"{self.name!r} in some samples: that at row {first + worst:,} lacks {share[worst]:.0%}. What would be "
+                "inferred rests on little: drop such samples, or allow it with a larger max_missing=."
             )
 
     def infer(self, source: Any, names: pd.Index, rows: slice = EVERY) -> Iterator[Inferred]:
@@ -138,7 +136,9 @@ def query_of(
 ) -> tuple[Query, Any]:
     """Return the query and its matrix, having refused or warned of what no model could answer."""
     read = layer_of(adata, fitted, layer)
-    where, source = where_from(read), in_row_order(matrix(adata, read))
+    where, source = where_from(read), lazily(in_row_order(matrix(adata, read)))
+    if np.isnan(source.shape[0]):
+        raise ValueError(f"{where} is a dask array of unknown length; run {where}.compute_chunk_sizes() first.")
     columns = landmark_columns(adata, fitted, name, max_missing)
     query = Query(fitted, name, where, columns, as_they_are, max_missing, device)
     if read != fitted.input["layer"]:
@@ -146,6 +146,15 @@ def query_of(
     if adata.n_obs:
         query = adapted(query, source, adapt)
     return query, source
+
+
+def lazily(source: Any) -> Any:
+    """Return a zarr array as a dask array: nobody who has one wants all of it in memory."""
+    if not type(source).__module__.startswith("zarr."):
+        return source
+    import dask.array as da
+
+    return da.from_array(source, chunks=source.shards or source.chunks)
 
 
 def adapted(query: Query, source: Any, adapt: str) -> Query:
@@ -164,7 +173,7 @@ def adapted(query: Query, source: Any, adapt: str) -> Query:
         if mismatch or other:
             warn(f"{query.name}: {mismatch or ''}{other or ''}".rstrip())
         return query
-    bring = ToProfile(fitted.landmark_profile) if adapt == "quantile" else to_moments(query, source)
+    bring = to_ranks(fitted) if adapt == "quantile" else to_moments(query, source)
     return replace(query, adapt=bring)
 
 
@@ -179,19 +188,35 @@ def layer_of(adata: AnnData, fitted: FittedModel, layer: str | None) -> str:
 def landmark_columns(adata: AnnData, fitted: FittedModel, name: str, max_missing: float) -> Indices:
     """Return where the model's landmarks stand in `adata`, refusing a query that lacks more than is allowed."""
     absent, n = lacking(fitted.landmarks, adata.var_names), len(fitted.landmarks)
-    most = 1.0 if get_method(fitted.method).any_panel else max_missing
-    if len(absent) > most * n or len(absent) == n:
+    if not absent:
+        return locate(fitted.landmarks, adata.var_names)
+    told = f"adata.var_names lacks {len(absent):,} of the {n:,} landmarks of {name!r}: {listed(absent)}"
+    known = under_other_names(absent, adata.var_names)
+    remedy = "run gexinfer.pp.match_genes on the reference, before the fit, and on the query"
+    if len(absent) > (1.0 if get_method(fitted.method).any_panel else max_missing) * n or len(absent) == n:
         instead = (
-            ""
-            if len(absent) == n
-            else (
-                f" Or allow it with max_missing={np.ceil(100 * len(absent) / n) / 100:g}, or take a model of "
-                "method='sample_lasso', for which a query may lack any."
-            )
+            f" Or allow it with max_missing={np.ceil(100 * len(absent) / n) / 100:g}, or take a model of "
+            "method='sample_lasso', for which a query may lack any."
         )
         raise ValueError(
-            f"adata.var_names lacks {len(absent):,} of the {n:,} landmarks of {name!r}: {listed(absent, 20)}. "
-            f"var_names starts with {listed(adata.var_names, 3)}. If they are there under another kind of id, run "
-            f"gexinfer.pp.match_genes(adata); else fit a model on the landmarks you have.{instead}"
+            f"{told}. var_names starts with {listed(adata.var_names, 3)}. "
+            + (
+                f"{len(known):,} are there under other names ({listed(known)}): "
+                if known
+                else "If they are there under another kind of id, "
+            )
+            + f"{remedy}; else fit a model on the landmarks you have.{'' if len(absent) == n else instead}"
         )
+    if known:
+        warn(f"{told}. {len(known):,} of them are there under other names, {listed(known)}: {remedy}.")
+    else:
+        say(f"predict: {told}; they are inferred, too")
     return locate(fitted.landmarks, adata.var_names)
+
+
+def under_other_names(absent: list[str], names: pd.Index) -> list[str]:
+    """Return which genes stand among the names under another one, as "AARS as AARS1"."""
+    stems, there = without_version(pd.Index(absent)), without_version(names)
+    wanted, found = look_up(stems)["gene"], look_up(there)["gene"]
+    other = {gene: name for gene, name in zip(found, names, strict=True) if gene >= 0}
+    return [f"{name} as {other[gene]}" for name, gene in zip(absent, wanted, strict=True) if gene in other]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gexinfer._names import listed
@@ -69,20 +71,40 @@ def stream(
     names: pd.Index,
     path: Path,
     *,
-    std: bool,
     dtype: str,
     progress: bool,
 ) -> None:
     """Infer into a store beside its place, which moves there once it is whole."""
-    if len(queries) != 1 or std:
-        raise ValueError(
-            f"output={str(path)!r} holds the values of one model, and no standard deviations; there are "
-            f"{listed(list(queries))}. Name one with key=, and leave out std=."
-        )
-    if path.exists():
-        raise FileExistsError(f"There is {str(path)!r} already; delete it, or choose another output=.")
     ((query, source),) = queries.values()
     store = Store(path.with_name(f"{path.name}.partial"), adata.n_obs, names, dtype)
+    lock = FileLock(f"{store.folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Another process is writing {str(store.folder)!r}; wait for it, or choose another output=."
+        ) from error
+    try:
+        write(adata, store, query, source, path, progress=progress)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def check_path(path: Path, models: Sequence[str], *, std: bool) -> None:
+    """Refuse what no store could hold, or where none could be written, before anything is read."""
+    if len(models) != 1 or std:
+        raise ValueError(
+            f"output={str(path)!r} holds the values of one model, and no standard deviations; there are "
+            f"{listed(models)}. Name one with key=, and leave out std=."
+        )
+    if os.path.lexists(path):
+        raise FileExistsError(f"There is {str(path)!r} already; delete it, or choose another output=.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} for output={path.name!r}; make it first.")
+
+
+def write(adata: AnnData, store: Store, query: Query, source: Any, path: Path, *, progress: bool) -> None:
     begin(store, adata, query)
     todo = [shard for shard in range(-(-store.n // store.rows)) if not store.mark(shard).exists()]
     with steps("predict", store.n, show=progress) as advance:
@@ -108,12 +130,15 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
     job = json.dumps({"job": fingerprint(store, adata, query)})
     known = store.marks / "job.json"
     if store.folder.exists():
-        if not known.exists() or known.read_text() != job:
+        if known.exists() and known.read_text() == job:
+            return
+        if not store.marks.is_dir() or any(store.marks.glob("*.npz")):
             raise ValueError(
                 f"{str(store.folder)!r} was left by another job: other samples, another model or other options. Delete "
                 "it, or choose another output=."
             )
-        return
+        # Begun, but no sample written: nothing is lost.
+        shutil.rmtree(store.folder)
     needed, free = (
         store.n * len(store.names) * np.dtype(store.dtype).itemsize,
         shutil.disk_usage(store.folder.parent).free,
@@ -124,7 +149,14 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
             "Make room, or write less: dtype='float16', genes=."
         )
     genes = len(store.names)
-    zarr.create_group(store.folder, attributes={"encoding-type": "anndata", "encoding-version": "0.1.0"}, zarr_format=3)
+    store.marks.mkdir(parents=True)
+    root = zarr.create_group(
+        store.folder,
+        attributes={"encoding-type": "anndata", "encoding-version": "0.1.0"},
+        zarr_format=3,
+    )
+    # What cannot be written is told before everything is inferred.
+    write_slot(root, "obs", tables_of(adata))
     width = max(-(-genes // -(-genes // CHUNK_GENES)), 1)
     zarr.create_array(
         store.folder / "X",
@@ -137,14 +169,25 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
         fill_value=np.nan,
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
-    store.marks.mkdir()
-    known.write_text(job)
+    partial = known.with_suffix(".partial")
+    partial.write_text(job)
+    partial.replace(known)
+
+
+def tables_of(adata: AnnData) -> pd.DataFrame:
+    """Return what is known of the samples, in memory."""
+    return adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
+
+
+def write_slot(root: zarr.Group, slot: str, value: Any) -> None:
+    # Without shards= anndata asks whoever writes to choose.
+    ad.io.write_elem(root, slot, value, dataset_kwargs={"shards": None})
 
 
 def fingerprint(store: Store, adata: AnnData, query: Query) -> str:
     """Return a digest of all that the values follow from, but for the query's values themselves."""
     total = hashlib.sha256(to_bytes(query.fitted))
-    for part in (adata.obs_names, store.names, query.where, query.columns, query.max_missing, store.dtype, store.rows):
+    for part in (adata.obs_names, store.names, query.where, query.columns, store.dtype, store.rows):
         total.update(
             "\n".join(map(str, part)).encode() if isinstance(part, pd.Index | np.ndarray) else str(part).encode()
         )
@@ -206,16 +249,23 @@ def write_on_cluster(client: Any, store: Store, query: Query, source: Any, todo:
     from dask.delayed import delayed
     from distributed import as_completed
 
-    held, write = delayed((store, query), pure=False), delayed(write_shard, pure=False)
-    tasks = client.compute([write(held, shard, source[rows_of(store, shard)]) for shard in todo])
-    for task in as_completed(tasks):
-        advance(task.result(), query.name)
+    held, work = delayed((store, query), pure=False), delayed(write_shard, pure=False)
+    tasks = client.compute([work(held, shard, source[rows_of(store, shard)]) for shard in todo])
+    try:
+        for task in as_completed(tasks):
+            advance(task.result(), query.name)
+    finally:
+        client.cancel(tasks)
 
 
 def write_shard(held: tuple[Store, Query], shard: int, part: Any) -> int:
     """Infer and write one shard from its rows, and return how many they are."""
     store, query = held
-    blocks = [*query.infer(part, store.names)]
+    if not store.folder.is_dir():
+        raise FileNotFoundError(
+            f"The workers do not see {str(store.folder)!r}; choose an output= on a file system that all of them share."
+        )
+    blocks = [*replace(query, first=shard * store.rows).infer(part, store.names)]
     values = np.concatenate([narrowed(block.values, store.dtype) for block in blocks])
     store.write(shard, values, np.concatenate([block.missing for block in blocks]))
     return len(values)
@@ -223,15 +273,19 @@ def write_shard(held: tuple[Store, Query], shard: int, part: Any) -> int:
 
 def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
     """Write what is known of samples and genes, and move the store to its place."""
-    obs = adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
     marks = [np.load(store.mark(shard)) for shard in range(-(-store.n // store.rows))]
     lacked = np.logical_or.reduce([~query.there, *(mark["lacked"] for mark in marks)])
     shares = np.concatenate([np.empty(0, np.float32), *(mark["missing"] for mark in marks)])
-    bare = AnnData(obs=obs.assign(**{MISSING: shares}), var=pd.DataFrame(index=store.names))
-    bare.var[ROLE] = roles(bare, {query.name: Answer(query, {}, lacked, shares)})
+    bare = AnnData(obs=tables_of(adata).assign(**{MISSING: shares}), var=pd.DataFrame(index=store.names))
+    bare.var[ROLE] = roles(bare, {query.name: Answer(query, {}, lacked, shares)}, before=False)
     root = zarr.open_group(store.folder, mode="r+")
     for slot, value in (("obs", bare.obs), ("var", bare.var), ("uns", {PREDICTED: np.array(["X"], dtype=object)})):
-        # Without saying so, anndata asks whoever writes to choose.
-        ad.io.write_elem(root, slot, value, dataset_kwargs={"shards": None})
-    shutil.rmtree(store.marks)
+        write_slot(root, slot, value)
+    # What zarr was writing when a run before was killed.
+    for left in (store.folder / "X").rglob("*.partial"):
+        left.unlink()
+    if lacked.any():
+        say(f"predict: {query.name} infers {lacked.sum():,} of {len(lacked):,} landmarks, too, that samples lack")
     store.folder.replace(path)
+    # Last: without them the work could not be taken up again.
+    shutil.rmtree(path / MARKS)
