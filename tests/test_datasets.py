@@ -474,7 +474,7 @@ GENES = (
     "pr_gene_id\tpr_gene_symbol\tpr_gene_title\tpr_is_lm\tpr_is_bing\n"
     "5720\tPSME1\tproteasome activator subunit 1\t1\t1\n"
     "7157\tTP53\ttumor protein p53\t1\t1\n"
-    "4580\tNA\t-666\t0\t0\n"
+    "4580\tNA\t-666\t0\t1\n"
 )
 
 
@@ -508,6 +508,7 @@ def test_gse92742(publish, tmp_path):
     np.testing.assert_array_equal(adata.obs["pert_dose"], [10, np.nan])
     assert list(adata.var["pr_gene_symbol"]) == ["TP53", "NA", "PSME1"]
     assert list(adata.var["landmark"]) == [True, False, True]
+    assert list(adata.var["bing"]) == [True, True, True]
     assert "GSE92742" in adata.uns["origin"]
     adata.write_h5ad(tmp_path / "b.h5ad")
 

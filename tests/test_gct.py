@@ -215,6 +215,16 @@ def test_what_does_not_fit_is_refused(tmp_path):
         assert gx.io.read_gct(path, rows=[0], cols=[0]).shape == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("cell", "remedy"), [("1,5", "decimal point"), ("1,000", "write .* 1000 for 1,000"), ("1;5", "download it again")]
+)
+def test_a_comma_in_a_number_is_no_damage(tmp_path, cell, remedy):
+    path = written(tmp_path / "a.gct", NEW.replace("MYC\t3", f"MYC\t{cell}"))
+    with pytest.raises(ValueError, match=f"line 7 holds '{cell}' where a number should be. .*{remedy}") as error:
+        gx.io.read_gct(path)
+    assert ("download" in str(error.value)) == (cell == "1;5")
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_picks_are_checked(tmp_path, compressed):
     path = written(tmp_path / "a.gct", NEW.replace("g3", "g2"), compressed)

@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 
 import gexinfer as gx
 from gexinfer.cli import app
-from gexinfer.io import _gctx
+from gexinfer.engine import memory
+from gexinfer.io import _cmap, _gctx
 
 DATA = Path(__file__).parent / "data"
 LAYOUTS = {
@@ -72,7 +73,7 @@ def test_values_names_and_metadata(tmp_path, text, dtype, layout):
     X = np.arange(63).reshape(7, 9).astype(dtype)
     X[1, 2] = -666
     obs = {
-        "cell_id": ["A375", "-666", "MCF7", "µ", "", "b", "A375"],
+        "cell_id": ["A375", "-666", "MCF7", "µ", "", "nan", "A375"],
         "none": ["-666"] * 7,
         "slope": [62.0, -666, 1, 2, 3, 4, 5],
     }
@@ -87,7 +88,7 @@ def test_values_names_and_metadata(tmp_path, text, dtype, layout):
     assert adata.obs_names.tolist() == [f"s{i}" for i in range(7)]
     assert adata.var_names.tolist() == [f"g{i}" for i in range(9)]
     assert adata.obs["cell_id"].astype(object).fillna("?").tolist() == [
-        v if v != "-666" else "?" for v in obs["cell_id"]
+        v if v not in ("-666", "", "nan") else "?" for v in obs["cell_id"]
     ]
     assert adata.obs["none"].isna().all()
     np.testing.assert_array_equal(adata.obs["slope"], [62, np.nan, 1, 2, 3, 4, 5])
@@ -151,6 +152,7 @@ def test_metadata_follow_what_is_picked(tmp_path):
         ({"rows": ["g1", 2]}, TypeError, "must be ids .text., or all indices"),
         ({"rows": [1.0]}, TypeError, "must be ids .text., or all indices"),
         ({"rows": 5}, TypeError, "rows is 5; pass a list"),
+        ({"rows": slice("g1", "g2")}, TypeError, r"rows is slice\('g1', 'g2', None\), and a slice takes indices alone"),
         ({"cols": ["s1", "twin"]}, ValueError, "cols names 'twin', which .* holds more than once"),
     ],
 )
@@ -198,6 +200,8 @@ def test_old_files_hold_latin_1(tmp_path):
         ({"pr_is_lmark": ["Y", "N", "n"]}, [1, 0, 0], None),
         ({"feature_space": ["landmark", "best inferred", "inferred"]}, [1, 0, 0], [1, 1, 0]),
         ({"feature_space": ["landmark", "best inferred", "inferred"], "pr_is_lm": [1, 0, 0]}, [1, 0, 0], [1, 1, 0]),
+        ({"landmark": [True, False, False], "bing": [False, True, False]}, [1, 0, 0], [0, 1, 0]),
+        ({"pr_is_lm": [1, 0, 0], "bing": [False, True, False]}, [1, 0, 0], [0, 1, 0]),
         ({"other": [1, 2, 3]}, None, None),
     ],
 )
@@ -273,6 +277,31 @@ def test_what_a_file_is_is_seen_from_its_content(tmp_path):
             gx.io.read_gctx(path, lazy=True)
 
 
+def test_a_packed_file_is_named_in_messages_and_converted_in_blocks(tmp_path, monkeypatch):
+    raw = (DATA / "mini_gctoo_for_testing.gctx").read_bytes()
+    path = tmp_path / "my data" / "v1.2_data.gctx.gz"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(raw))
+    with pytest.raises(ValueError, match="gexinfer convert '.*/my data/v1.2_data.gctx.gz' '.*/my data/v1.2_data.zarr'"):
+        gx.io.read_gctx(path, lazy=True)
+    with pytest.raises(KeyError, match=r"rows names 1 ids that '.*/my data/v1.2_data.gctx.gz' \(unpacked\) does not"):
+        gx.io.read_gctx(path, rows=["x"])
+    monkeypatch.setattr(_cmap, "LARGE", 1)
+    monkeypatch.setattr(memory, "available", lambda device: 10)
+    with pytest.raises(
+        ValueError, match=r"of '.*/my data/v1.2_data.gctx.gz' \(unpacked\) need 144 bytes .* 10 are free"
+    ):
+        gx.io.read_gctx(path)
+    out = tmp_path / "v1.zarr"
+    done = CliRunner().invoke(app, ["convert", str(path), str(out)])
+    assert done.exit_code == 0, done.stderr
+    np.testing.assert_array_equal(ad.read_zarr(out).X, slow(DATA / "mini_gctoo_for_testing.gctx", range(6), range(6)))
+    path.write_bytes(gzip.compress(raw[:10_000]))
+    done = CliRunner().invoke(app, ["convert", str(path), str(out)])
+    assert f"{str(path)!r} (unpacked), 10,000 bytes, cannot be read: its header announces 19,568 bytes" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["my data", "v1.zarr"]
+
+
 def test_lazy_values_stay_in_the_file(tmp_path):
     X = np.random.default_rng(0).normal(size=(50, 30)).astype("f4")
     X[3, 4] = -666
@@ -323,7 +352,9 @@ def test_a_query_from_gctx_is_inferred(fitted, tmp_path):
         np.testing.assert_array_equal(full[:, fitted.var_names].X, fitted.layers["ridge"][:3])
 
 
-TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=6).filter(lambda text: text != "-666")
+TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=6).filter(
+    lambda text: text not in _cmap.NO_VALUE
+)
 COLUMNS = {
     "int": st.integers(-600, 2**40),
     "float": st.floats(width=64, allow_nan=True).filter(lambda value: value != -666),
@@ -381,6 +412,45 @@ def test_any_matrix_is_written(tmp_path, kind):
         assert file["0/META/COL/id"].dtype.kind == "S"
 
 
+@pytest.mark.parametrize(
+    ("values", "back"),
+    [
+        (pd.Categorical([1, None, 2]), [1, np.nan, 2]),
+        (pd.Categorical([10, 2, 10]), [10, 2, 10]),
+        (pd.Categorical([True, None, False]), [1, np.nan, 0]),
+        (np.array([1, 2, 3], object), [1, 2, 3]),
+        (np.array([1, 2.5, None], object), [1, 2.5, np.nan]),
+        (np.array([1, 2.5, 3], object), [1, 2.5, 3]),
+        (pd.array([1, 2, 3], dtype="Int64"), [1, 2, 3]),
+    ],
+)
+def test_columns_of_numbers_come_back_as_numbers(tmp_path, values, back):
+    obs = pd.DataFrame({"n": values}, index=["a", "b", "c"])
+    gx.io.write_gctx(ad.AnnData(np.ones((3, 1), np.float32), obs), tmp_path / "a.gctx")
+    found = gx.io.read_gctx(tmp_path / "a.gctx").obs["n"]
+    assert found.dtype == np.array(back).dtype
+    np.testing.assert_array_equal(found, back)
+
+
+@pytest.mark.parametrize(
+    ("X", "column", "match", "read"),
+    [
+        ([1e300, 1], ["a", "b"], "1 values of X are beyond float32, which a GCTX holds: they are inf", [np.inf, 1]),
+        ([-666, np.inf], ["a", "b"], "X will be read from a.gctx with more missing values", [np.nan, np.inf]),
+        ([2, 1], [-666, 5], r"obs\['n'\] will be read", [2, 1]),
+        ([2, 1], ["NA", "b"], r"obs\['n'\] will be read", [2, 1]),
+    ],
+)
+def test_what_is_not_kept_is_told(tmp_path, X, column, match, read):
+    adata = ad.AnnData(np.array(X, float)[:, None], pd.DataFrame({"n": column}, index=["NA", "s"]))
+    with pytest.warns(UserWarning, match=match) as told:
+        gx.io.write_gctx(adata, tmp_path / "a.gctx")
+    assert len(told) == 1
+    back = gx.io.read_gctx(tmp_path / "a.gctx")
+    np.testing.assert_array_equal(back.X[:, 0], read)
+    assert back.obs["n"].isna().tolist() == [value in (-666, "NA") for value in column]
+
+
 def test_tables_that_were_read_lazily_are_refused(small, tmp_path):
     small.write_h5ad(tmp_path / "a.h5ad")
     lazy = ad.experimental.read_lazy(tmp_path / "a.h5ad")
@@ -395,6 +465,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, capsys):
     adata = ad.AnnData(np.ones((2, 2), np.float32), obs=pd.DataFrame({"a": [1, 2]}, index=["x", "y"]))
     path = tmp_path / "a.gctx"
     adata.uns["note"], adata.obsm["pca"] = 1, np.ones((2, 1))
+    (tmp_path / "a.gctx.partial").write_text("a user's own")
     gx.io.write_gctx(adata, path)
     assert "left out of a.gctx: obsm['pca'], uns['note']" in capsys.readouterr().err
     old = path.read_bytes()
@@ -407,6 +478,13 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, capsys):
         (lambda a: a.obs.insert(0, "mixed", np.array([1, "b"], object)), TypeError, r"obs\['mixed'\] holds mixed"),
         (lambda a: a.var.insert(0, "id", [1, 2]), ValueError, "var has a column 'id'"),
         (lambda a: a.obs.insert(0, "a/b", [1, 2]), ValueError, "obs has a column 'a/b'"),
+        (lambda a: a.obs.insert(0, ".", [1, 2]), ValueError, "obs has a column '.', .* rename it"),
+        (lambda a: a.obs.insert(0, "a\0b", [1, 2]), ValueError, "obs has a column"),
+        (
+            lambda a: a.obs.insert(0, "a", [1, 2], allow_duplicates=True),
+            ValueError,
+            "obs has more than one column 'a'; rename or drop",
+        ),
         (lambda a: setattr(a, "obs_names", ["x", "x"]), ValueError, "run adata.obs_names_make_unique"),
         (lambda a: setattr(a, "X", None), ValueError, "adata.X is None"),
     ):
@@ -424,7 +502,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, capsys):
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         gx.io.write_gctx(adata, tmp_path / "no" / "a.gctx")
     assert path.read_bytes() == old
-    assert [p.name for p in tmp_path.iterdir()] == ["a.gctx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gctx", "a.gctx.partial"]
 
 
 def test_truncated_files_say_so_with_the_bytes_they_have(tmp_path):
@@ -558,7 +636,7 @@ def test_sound_heaps_of_texts_are_read(tmp_path, layout, libver):
         column[:] = np.array(old, object)
         column[::3] = np.array(new[::3], object)
     expected = [new[i] if i % 3 == 0 else old[i] for i in range(400)]
-    assert gx.io.read_gctx(tmp_path / "b.gctx").obs["about"].tolist() == expected
+    assert gx.io.read_gctx(tmp_path / "b.gctx").obs["about"].astype(object).fillna("").tolist() == expected
 
 
 def test_a_hole_of_zeros_in_a_heap_of_texts_does_not_hang(tmp_path):

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from anndata import AnnData
 
 from gexinfer import io
-from gexinfer._slots import LANDMARK
 from gexinfer.datasets import _registry as registry
 from gexinfer.datasets._download import fetch, unpack
 from gexinfer.datasets._gene_info import gene_info, table
+from gexinfer.io._cmap import flag_genes
 
 
 def gse92742(
@@ -39,8 +39,8 @@ def gse92742(
     -------
     Samples x genes. `X` is float32, log2 of fluorescence, quantile-normalised (level 3). `obs` is what the series says
     of each profile: `cell_id`, `pert_id`, `pert_iname`, `pert_type`, dose, time, plate and well. `var` is
-    `gexinfer.datasets.gene_info()`, with Entrez ids as names, and the bool column `landmark`. `uns["origin"]` says
-    where it comes from.
+    `gexinfer.datasets.gene_info()`, with Entrez ids as names, and the bool columns `landmark` and `bing`.
+    `uns["origin"]` says where it comes from.
 
     Raises
     ------
@@ -61,6 +61,6 @@ def gse92742(
     adata = io.read_gctx(unpack(registry.GSE92742_LEVEL3, progress=progress), rows=rows, cols=cols, lazy=lazy)
     adata.obs = samples.reindex(adata.obs_names)
     adata.var = genes.reindex(adata.var_names)
-    adata.var[LANDMARK] = adata.var["pr_is_lm"] == 1
+    flag_genes(adata.var)
     adata.uns["origin"] = registry.GSE92742_LEVEL3.origin
     return adata

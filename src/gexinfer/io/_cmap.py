@@ -22,8 +22,10 @@ from gexinfer._slots import LANDMARK
 from gexinfer.engine.blocks import Indices
 from gexinfer.engine.report import warn
 
-# What these files write for a missing value.
+# What these files write for a missing value, and what else stands for one where it is text.
 MISSING = -666
+NO_VALUE = ("", "NA", "na", "N/A", "NaN", "nan", str(MISSING), f"{MISSING}.0")
+REDO = "It may be truncated or damaged: download it again and compare its size."
 # A deflated byte holds at most this many.
 MOST_PER_GZIP_BYTE = 1032
 GZIP = b"\x1f\x8b"
@@ -75,17 +77,14 @@ def kind_of(path: Path) -> tuple[Literal["gct", "gctx"], bool]:
     )
 
 
-def text_column(texts: Sequence[str | None]) -> pd.Categorical:
+def text_column(texts: Sequence[str]) -> pd.Categorical:
     """Return text as categories, which a file can hold with missing values, too."""
-    return pd.Categorical(np.array(texts, dtype=object))
+    return pd.Categorical(np.array([None if text in NO_VALUE else text for text in texts], dtype=object))
 
 
-def damaged(path: Path | str, what: object) -> ValueError:
+def damaged(path: Path | str, what: object, remedy: str = REDO) -> ValueError:
     """Return the error for a file that cannot be read."""
-    return ValueError(
-        f"{str(path)!r}, {Path(path).stat().st_size:,} bytes, cannot be read: {what}. It may be truncated or damaged: "
-        "download it again and compare its size."
-    )
+    return ValueError(f"{str(path)!r}, {Path(path).stat().st_size:,} bytes, cannot be read: {what}. {remedy}")
 
 
 @dataclass
@@ -156,6 +155,8 @@ def ask(asked: Any, n: int, argument: str, path: Path) -> Asked:
     if asked is None:
         return Asked(argument, path, n, None, np.arange(n))
     if isinstance(asked, slice):
+        if not all(part is None or isinstance(part, Integral) for part in (asked.start, asked.stop, asked.step)):
+            raise TypeError(f"{argument} is {asked!r}, and a slice takes indices alone; pass a list of ids instead.")
         return Asked(argument, path, n, None, np.arange(n)[asked])
     if isinstance(asked, str | bytes | Mapping | Set) or not isinstance(asked, Iterable):
         raise TypeError(f"{argument} is {asked!r}; pass a list of ids or of indices, in the order wanted.")
@@ -191,13 +192,13 @@ def check_fits(n_samples: int, n_genes: int, path: Path) -> None:
         return
     import torch
 
-    from gexinfer.engine.memory import amount, available
+    from gexinfer.engine.memory import available
 
     free = available(torch.device("cpu"))
     if size > free:
         raise ValueError(
-            f"{n_samples:,} samples x {n_genes:,} genes of {str(path)!r} need {amount(size)} of memory, and "
-            f"{amount(free)} are free. Pick genes with rows= and samples with cols=, or read a GCTX with lazy=True."
+            f"{n_samples:,} samples x {n_genes:,} genes of {str(path)!r} need {size:,} bytes of memory, and "
+            f"{free:,} are free. Pick genes with rows= and samples with cols=, or read a GCTX with lazy=True."
         )
 
 
@@ -239,12 +240,18 @@ def metadata(columns: Mapping[str, Any], ids: Sequence[str]) -> pd.DataFrame:
 
 def annotated(X: Any, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
     """Return samples x genes, with what the metadata say of the genes as bool columns."""
+    flag_genes(var)
+    return AnnData(X=X, obs=obs, var=var)
+
+
+def flag_genes(var: pd.DataFrame) -> None:
+    """Write `var["landmark"]` and `var["bing"]` where CMap's own columns say it; those that are there already stay."""
+    own = BING in var
     for slot, sources in FLAGS.items():
         add_flag(var, slot, sources)
-    if BING in var and LANDMARK in var and var[BING].dtype == bool and var[LANDMARK].dtype == bool:
+    if not own and BING in var and LANDMARK in var and var[LANDMARK].dtype == bool:
         # What is measured counts as well inferred.
         var[BING] |= var[LANDMARK]
-    return AnnData(X=X, obs=obs, var=var)
 
 
 def add_flag(var: pd.DataFrame, slot: str, sources: Mapping[str, Mapping[str, bool]]) -> None:

@@ -20,6 +20,8 @@ from gexinfer.io._cmap import (
     BYTE_ORDER_MARK,
     MISSING,
     MOST_PER_GZIP_BYTE,
+    NO_VALUE,
+    REDO,
     annotated,
     ask,
     check_fits,
@@ -30,7 +32,6 @@ from gexinfer.io._cmap import (
     text_column,
 )
 
-NO_VALUE = ("", "NA", "na", "N/A", "NaN", "nan", str(MISSING), f"{MISSING}.0")
 NO_VALUE_BYTES = frozenset(text.encode() for text in NO_VALUE)
 # Plate and donor names like 007 stay text, and so does what a float64 could not hold to the last digit.
 NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|-?[iI]nf")
@@ -40,6 +41,7 @@ TOO_LARGE = 2**53
 LONGEST_LINE = 2**28
 # Lines are looked at together until they make up this many bytes.
 BLOCK = 2**21
+COMMA = "A GCT has a decimal point, and nothing between thousands: write 1.5 for 1,5 and 1000 for 1,000."
 
 
 def load_gct(path: Path, compressed: bool, rows: Any, cols: Any) -> AnnData:
@@ -56,8 +58,8 @@ class Gct:
         self.number = 0
         self.most_bytes = path.stat().st_size * (MOST_PER_GZIP_BYTE if compressed else 1)
 
-    def error(self, what: str) -> ValueError:
-        return damaged(self.path, f"line {self.number:,} {what}")
+    def error(self, what: str, remedy: str = REDO) -> ValueError:
+        return damaged(self.path, f"line {self.number:,} {what}", remedy)
 
     def line(self) -> bytes | None:
         """Return the next line that is not blank, without its end; None where there are no more."""
@@ -185,14 +187,18 @@ class Gct:
             pass
         known = [b"nan" if cell.strip() in NO_VALUE_BYTES else cell for cell in cells]
         for cell in known:
-            try:
-                if b"_" in cell:
-                    raise ValueError
-                float(cell)
-            except ValueError:
-                text = decoded([cell[:40]])
-                raise self.error(f"holds {listed(text)} where a number should be") from None
+            if not is_number(cell):
+                remedy = COMMA if is_number(cell.replace(b",", b"")) else REDO
+                raise self.error(f"holds {listed(decoded([cell[:40]]))} where a number should be", remedy)
         return single(known)
+
+
+def is_number(cell: bytes) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return b"_" not in cell
 
 
 def single(cells: list[bytes]) -> Float:
@@ -211,4 +217,4 @@ def column(texts: list[str]) -> np.ndarray | pd.Categorical:
                 return np.array([int(text) for text in texts])
             values = np.array([np.nan if text in NO_VALUE else float(text) for text in texts])
             return np.where(values == MISSING, np.nan, values)
-    return text_column([None if text in NO_VALUE else text for text in texts])
+    return text_column(texts)

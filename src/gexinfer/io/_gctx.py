@@ -284,7 +284,10 @@ def table(group: h5py.Group, asked: Asked) -> pd.DataFrame:
         check_stored(dataset)
         columns[name] = column(dataset, entries(dataset, asked.places))
     if strange:
-        warn(f"{path!r}: {group.name} holds {listed(strange)}, which are no columns of numbers or text; left out.")
+        warn(
+            f"{Path(path).name!r}: {group.name} holds {listed(strange)}, which are no columns of numbers or text; "
+            "left out."
+        )
     return metadata(columns, names(ids, entries(ids, asked.places)) if asked.ids is None else list(asked.ids))
 
 
@@ -300,7 +303,7 @@ def column(dataset: h5py.Dataset, found: np.ndarray) -> np.ndarray | pd.Categori
     """Return one column, missing values as NaN."""
     if h5py.check_string_dtype(dataset.dtype) is None:
         return np.where(found == MISSING, np.nan, found) if (found == MISSING).any() else found
-    return text_column([None if text == str(MISSING) else text for text in decoded(found.tolist())])
+    return text_column(decoded(found.tolist()))
 
 
 def block_rows(matrix: h5py.Dataset, n_genes: int) -> int:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import re
+import shlex
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +48,10 @@ def read_gctx(
     Returns
     -------
     Samples x genes. `X` is float32, in the units of the file; -666 is missing: NaN. `obs` and `var` hold the metadata,
-    numbers as numbers and text as categories; -666 is missing there, too. Where the genes' metadata say it
-    (`pr_is_lm`, `pr_is_lmark` or `feature_space`; `pr_is_bing` or `feature_space`), `var["landmark"]` and `var["bing"]`
-    flag the landmarks and the best inferred genes with them, unless the file has columns of these names.
+    numbers as numbers and text as categories; -666 is missing there, too, and so is text that is NaN, nan, NA, na, N/A
+    or nothing at all. Where the genes' metadata say it (`pr_is_lm`, `pr_is_lmark` or `feature_space`; `pr_is_bing` or
+    `feature_space`), `var["landmark"]` and `var["bing"]` flag the landmarks and the best inferred genes with them,
+    unless the file has columns of these names.
 
     Raises
     ------
@@ -74,22 +78,34 @@ def read_gctx(
     kind, compressed = kind_of(path)
     if lazy and (kind == "gct" or compressed):
         what = "text" if kind == "gct" else "gzipped"
+        out = re.sub(r"(\.gctx?)?(\.gz)?$", "", str(path), count=1) + ".zarr"
         raise ValueError(
             f"{str(path)!r} is {what}, which can only be read from its start, so not with lazy=True. Convert it once: "
-            f"gexinfer convert {path.name} {path.name.split('.')[0]}.zarr, or .gctx."
+            f"gexinfer convert {shlex.quote(str(path))} {shlex.quote(out)}, or .gctx."
         )
     if kind == "gct":
         return load_gct(path, compressed, rows, cols)
     if not compressed:
         return load_gctx(path, rows, cols, lazy)
-    with tempfile.TemporaryDirectory(prefix="gexinfer-") as folder:
-        return load_gctx(unpacked(path, Path(folder)), rows, cols, lazy)
+    with unpacked(path) as copy:
+        return load_gctx(copy, rows, cols, lazy)
 
 
-def unpacked(path: Path, folder: Path) -> Path:
-    """Return an unpacked copy of a gzipped file: HDF5 is read at many places, gzip from its start alone."""
-    # Its own name, for the messages.
-    copy = folder / path.name
+@contextmanager
+def unpacked(path: Path, beside: Path | None = None) -> Iterator[Path]:
+    """Give an unpacked copy of a gzipped file for a while: HDF5 is read at many places, gzip from its start alone."""
+    with tempfile.TemporaryDirectory(prefix=".gexinfer-", dir=beside and beside.absolute().parent) as folder:
+        copy = Path(folder) / path.name
+        unpack(path, copy)
+        try:
+            yield copy
+        except (KeyError, ValueError) as error:
+            # Nobody finds the copy that the message names, once it is gone.
+            error.args = tuple(str(arg).replace(repr(str(copy)), f"{str(path)!r} (unpacked)") for arg in error.args)
+            raise
+
+
+def unpack(path: Path, copy: Path) -> None:
     try:
         with gzip.open(path) as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target, 2**20)
@@ -99,7 +115,6 @@ def unpacked(path: Path, folder: Path) -> Path:
         if error.errno != errno.ENOSPC:
             raise
         raise ValueError(
-            f"There is no room in {str(folder.parent)!r} to unpack {str(path)!r}. Unpack it elsewhere, with "
+            f"There is no room in {str(copy.parent.parent)!r} to unpack {str(path)!r}. Unpack it elsewhere, with "
             "gunzip, and read that."
         ) from error
-    return copy
