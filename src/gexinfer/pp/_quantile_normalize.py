@@ -179,7 +179,7 @@ def kept_profile(reference: AnnData, slot: str, values: Any) -> tuple[Float | No
     if not isinstance(kept, Mapping):
         return None, ""
     if kept.get("layer") != slot:
-        return None, f", as the kept profile is that of {kept.get('layer')!r}, not of {slot!r}"
+        return None, f", as the kept profile is not that of {slot!r}"
     genes, profile = np.atleast_1d(np.asarray(kept.get("genes"), object)), np.asarray(kept.get("values"))
     # A part of a reference has the uns of the whole; its values tell its own profile.
     same = len(genes) == reference.n_vars and not lacking(list(genes), reference.var_names)
