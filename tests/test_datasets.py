@@ -325,6 +325,16 @@ def test_without_a_known_checksum_the_first_copy_is_the_measure(serve, cache, ca
     assert fetch(remote).read_bytes() == BODY[::-1]
 
 
+@pytest.mark.parametrize("note", ["{", "[]", '"x"', '{"checksum": "sha256:0"}', b"\xff"])
+def test_a_damaged_note_counts_as_none(serve, cache, note):
+    served, remote = serve()
+    path = fetch(remote)
+    (cache / "file.bin.json").write_bytes(note if isinstance(note, bytes) else note.encode())
+    assert fetch(remote) == path
+    assert json.loads((cache / "file.bin.json").read_text())["checksum"] == sha256(BODY)
+    assert served.asked == [None]
+
+
 def test_a_file_that_was_changed_in_the_cache_is_refused(serve, cache):
     served, remote = serve()
     path = fetch(remote)
@@ -384,11 +394,57 @@ def test_unpacking(serve, cache, monkeypatch):
     assert not (cache / "file.bin.part").exists()
 
 
-def test_what_cannot_be_unpacked_leaves_nothing(serve, cache, monkeypatch):
-    _, remote = serve(gzip.compress(BODY)[:-1000], "file.bin.gz")
-    with pytest.raises(ValueError, match="is damaged.*Delete it and call again"):
+PAGE = b"<html>Please log in to the network.</html>"
+BROKEN = gzip.compress(BODY)[:-1000] + bytes(1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "problem"),
+    [
+        ("file.bin.gz", PAGE, gzip.compress(BODY), "Not a gzipped file"),
+        ("file.bin.gz", gzip.compress(BODY)[:-1000], gzip.compress(BODY), "ended before the end-of-stream"),
+        ("file.bin.gz", BROKEN, gzip.compress(BODY), "Error -3|CRC"),
+        ("file.h5", PAGE, b"\x89HDF\r\n\x1a\n" + BODY, "no HDF5 file"),
+        ("file.txt", b"\n" + PAGE, b"SAMPID\tSMTS\n", "a web page"),
+    ],
+    ids=["page", "cut", "broken", "page for HDF5", "page for text"],
+)
+def test_a_wrong_first_copy_is_not_taken_for_the_measure(serve, cache, name, wrong, right, problem):
+    """What the message says mends it: a second call, once the network gives the file."""
+    served, remote = serve(wrong, name)
+    with pytest.raises(ValueError, match=rf"is not made up v1: .*({problem}).*\. It came from .* Call again; .*log in"):
+        fetch(remote)
+    assert leftovers(cache) == set()
+    served.body = right
+    assert fetch(remote).read_bytes() == right
+
+    path = cache / name
+    path.unlink()
+    (cache / f"{name}.json").unlink()
+    path.write_bytes(wrong)  # put there by hand: not ours to delete
+    with pytest.raises(ValueError, match=rf"({problem}).*\. Delete it and call again"):
+        fetch(remote)
+    assert leftovers(cache) == {name}
+    path.unlink()
+    assert fetch(remote).read_bytes() == right
+
+
+def test_what_cannot_be_unpacked_says_how_to_mend_it(serve, cache):
+    packed = gzip.compress(BODY)
+    served, remote = serve(packed, "file.bin.gz")
+    path = fetch(remote)
+    time = path.stat().st_mtime_ns
+    path.write_bytes(packed[:5000] + bytes(len(packed) - 5000))  # a bad disk: size and time are what they were
+    os.utime(path, ns=(time, time))
+    with pytest.raises(ValueError, match=r"is damaged: [^.]*\. Delete it and call again"):
         unpack(remote)
     assert leftovers(cache) == {"file.bin.gz", "file.bin.gz.json"}
+    path.unlink()
+    assert unpack(remote).read_bytes() == BODY
+
+
+def test_nothing_is_unpacked_without_room(serve):
+    _, remote = serve(gzip.compress(BODY), "file.bin.gz")
     with pytest.raises(OSError, match="unpacking made up needs 9999.0 GB"):
         unpack(replace(remote, unpacked=9_999_000_000_000))
 
@@ -561,9 +617,17 @@ def test_gtex_of_one_tissue(small_gtex, tissue):
     adata = gx.datasets.gtex(tissue=tissue)
     np.testing.assert_allclose(adata.X, [[2, np.log2(1.5)]], rtol=1e-6)
     assert list(adata.obs_names) == ["GTEX-1117F-0226-SM-5GZZ7"]
+    assert list(adata.obs["tissue"].cat.categories) == list(adata.obs["organ"].cat.categories) == ["Liver"]
 
 
-@pytest.mark.parametrize("tissue", ["liver", ["Liver", "Whole Blood"], []])
-def test_gtex_names_the_tissues_that_there_are(small_gtex, tissue):
-    with pytest.raises(ValueError, match="it has 'Brain - Cortex', 'Liver'"):
+@pytest.mark.parametrize(
+    ("tissue", "problem"),
+    [
+        ("liver", "GTEx has no 'liver'; it has"),
+        (["Liver", "Whole Blood"], "GTEx has no 'Whole Blood'; it has"),
+        ([], r"tissue=\[\] names none. Leave it out for all; GTEx has"),
+    ],
+)
+def test_gtex_names_the_tissues_that_there_are(small_gtex, tissue, problem):
+    with pytest.raises(ValueError, match=f"{problem} 'Brain - Cortex', 'Liver'"):
         gx.datasets.gtex(tissue=tissue)

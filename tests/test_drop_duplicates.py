@@ -126,11 +126,18 @@ def test_a_distance_that_does_not_suit_is_warned_of(small):
     [
         ({"how": "fuzzy"}, ValueError, "how='fuzzy' must be 'near' or 'exact'"),
         ({"distance": 0}, ValueError, "distance=0 must be above 0"),
+        ({"distance": "1"}, TypeError, "distance='1' must be a number"),
+        ({"n_clusters": 2.5}, TypeError, "n_clusters=2.5 a whole number"),
         ({"n_clusters": 0}, ValueError, "n_clusters=0 must be 1 or more"),
         ({"layer": "log"}, KeyError, "no 'log'"),
     ],
 )
 def test_bad_input_changes_nothing(small, options, error, match):
+    small.X[7] = small.X[3]  # it would be dropped
+    before = small.copy()
     with pytest.raises(error, match=match):
         gx.pp.drop_duplicates(small, **options)
-    assert small.n_obs == 240
+    assert small.obs.equals(before.obs)
+    assert small.var.equals(before.var)
+    assert set(small.uns) == set(before.uns)
+    np.testing.assert_array_equal(small.X, before.X)

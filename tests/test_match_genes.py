@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gexinfer as gx
 from gexinfer.engine import blocks
@@ -135,17 +137,108 @@ def test_the_table_is_small_and_says_one_thing_of_each_id():
 
 
 def test_slots_follow_and_a_part_leaves_its_parent_alone(small, tmp_path):
-    small.varm["loading"] = np.arange(small.n_vars)[:, None]
-    small.obsm["pca"] = np.zeros((small.n_obs, 2))
+    """Columns 5 and 30 are one gene, so are 7, 8 and 21, and 12 and 33 are none."""
+    small = small[:, :40].copy()
+    names = small.var["ensembl"].tolist()
+    names[30], (names[8], names[21]) = small.var["symbol"].iloc[5], [f"{names[7]}.{i}" for i in (1, 2)]
+    names[12], names[33] = "odd", "strange"
+    small.var_names = names
+    groups = {i: [i] for i in range(40) if i not in (8, 12, 21, 30, 33)} | {5: [5, 30], 7: [7, 8, 21]}
+    firsts = list(groups)
+    rng = np.random.default_rng(0)
+    small.layers["counts"] = rng.poisson(5, small.shape)
+    small.varm["loading"], small.varp["pair"] = rng.random((40, 3)), rng.random((40, 40))
+    small.obsm["pca"], small.obsp["near"] = rng.random((small.n_obs, 2)), sp.csr_matrix(np.eye(small.n_obs))
     before = small.copy()
-    part = small[:10, :40]
-    gx.pp.match_genes(part, "ensembl")
-    assert part.var_names.str.startswith("ENSG").all()
-    assert part.varm["loading"][:, 0].tolist() == list(range(part.n_vars))
-    assert part.obsm["pca"].shape == (10, 2)
-    np.testing.assert_array_equal(part.X, before.X[:10, : part.n_vars])
+    part = small[:10]
+    gx.pp.match_genes(part, "ensembl", aggregate="sum")
+    assert part.var_names.tolist() == before.var["ensembl"].iloc[firsts].tolist()
+    for found, of_all in ((part.X, before.X), (part.layers["counts"], before.layers["counts"])):
+        expected = [[sum(row[column] for column in groups[first]) for first in firsts] for row in of_all[:10]]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_array_equal(part.varm["loading"], before.varm["loading"][firsts])
+    np.testing.assert_array_equal(part.varp["pair"], before.varp["pair"][np.ix_(firsts, firsts)])
+    np.testing.assert_array_equal(part.obsm["pca"], before.obsm["pca"][:10])
+    assert part.obsp["near"].shape == (10, 10)
+    assert part.var["symbol"].tolist() == before.var["symbol"].iloc[firsts].tolist()
     assert small.var_names.equals(before.var_names)
+    assert small.shape == before.shape
     part.write_h5ad(tmp_path / "part.h5ad")
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.permutations(range(7)))
+@pytest.mark.filterwarnings("ignore:match_genes")
+def test_a_gene_is_flagged_if_any_of_its_columns_is(order):
+    """Whatever the order of the columns: GAPDH by three names, one flagged, MYC by two, none flagged, TP53, and none."""
+    names = np.array(["217398_x_at", "GAPDH", "2597", "MYC", "4609", "TP53", "odd"])
+    var = pd.DataFrame({"landmark": names == "2597", "bing": np.isin(names, ["GAPDH", "TP53", "odd"])}, index=names)
+    var["known"] = pd.array([None, False, None, None, None, True, True], "boolean")
+    adata = ad.AnnData(np.ones((2, 7), np.float32), var=var.iloc[order])
+    gx.pp.match_genes(adata)
+    assert adata.var["landmark"].to_dict() == {"GAPDH": True, "MYC": False, "TP53": False}
+    assert adata.var["bing"].to_dict() == {"GAPDH": True, "MYC": False, "TP53": True}
+    assert adata.var["landmark"].dtype == bool
+    assert adata.var["known"].astype(str).to_dict() == {"GAPDH": "False", "MYC": "<NA>", "TP53": "True"}
+
+
+FORMS = [np.asarray, sp.csr_matrix, sp.csc_array, lambda X: da.from_array(X, chunks=(1, 2))]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int16, np.uint32, np.int64, np.uint64])
+def test_sums_of_integers_do_not_wrap_around(form, dtype):
+    largest = 1 if dtype is bool else np.iinfo(dtype).max // (2 if np.dtype(dtype).itemsize == 8 else 1)
+    X = np.array([[largest, largest, 1], [largest, 0, 0]]).astype(dtype)
+    adata = ad.AnnData(form(X), var=pd.DataFrame(index=["TP53", "7157", "MYC"]))
+    gx.pp.match_genes(adata, aggregate="sum")
+    found = adata.X.toarray() if sp.issparse(adata.X) else adata.X
+    assert [[int(value) for value in row] for row in found] == [[2 * int(largest), 1], [int(largest), 0]]
+    assert found.dtype == (np.uint64 if dtype is np.uint64 else np.int64)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum"])
+def test_half_floats_become_whole_ones(aggregate):
+    adata = ad.AnnData(np.array([[60_000, 60_000, 1]], np.float16), var=pd.DataFrame(index=["TP53", "7157", "MYC"]))
+    expected = getattr(adata.X[:, :2].astype(float), aggregate)()
+    gx.pp.match_genes(adata, aggregate=aggregate)
+    assert adata.X.dtype == np.float32
+    np.testing.assert_array_equal(adata.X, [[expected, 1]])
+
+
+@pytest.mark.parametrize("form", FORMS[:3])
+def test_no_samples(form):
+    adata = ad.AnnData(form(np.zeros((0, 3), np.float32)), var=pd.DataFrame(index=["TP53", "7157", "MYC"]))
+    gx.pp.match_genes(adata)
+    assert adata.shape == adata.X.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "twice"),
+    [(["TP53", "g1", "g2"], ["odd", "7157", "4609"], "'TP53'"), (["XYZ1", "XYZ1", "EGFR"], None, "'XYZ1'")],
+)
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_no_two_columns_get_one_name(names, ids, twice):
+    adata = ad.AnnData(np.ones((2, 3), np.float32), var=pd.DataFrame({"id": ids or names}, index=names))
+    with pytest.raises(ValueError, match=f"would call several columns {twice}: .*Rename .*unmatched='drop'"):
+        gx.pp.match_genes(adata, id_column="id", unmatched="keep")
+    assert adata.var_names.tolist() == names
+    with pytest.warns(UserWarning, match="dropped"):
+        gx.pp.match_genes(adata, id_column="id")
+    assert adata.var_names.is_unique
+
+
+def test_row_numbers_out_of_order_are_refused_and_entrez_ids_are_not():
+    rng = np.random.default_rng(0)
+    rows = rng.choice(22_268, 500, replace=False).astype(str)
+    with pytest.raises(ValueError, match=r"numbers only, of which \d+ of 500 are Entrez ids.*Row numbers.*id_column="):
+        gx.pp.match_genes(made_of(rows))
+    ids = [
+        *rng.choice(TABLE.loc[TABLE["entrez"] != "", "entrez"], 300, replace=False),
+        *map(str, range(10**9, 10**9 + 200)),
+    ]
+    with pytest.warns(UserWarning, match="300 of 500 names in var_names found"):
+        gx.pp.match_genes(made_of(ids))
 
 
 @pytest.mark.parametrize(

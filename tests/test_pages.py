@@ -160,7 +160,10 @@ def test_the_preparation_does_what_its_page_says(bulk_once, tmp_path, monkeypatc
     rna.write_h5ad("rna.h5ad")
 
     names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert "in five lines" in page
+    assert len(re.findall(r"^.*gx\.\w+\.", blocks[0], re.M)) == 5
+    for block in blocks:
         exec(block, names)
     geo = names["geo"]
     assert geo.n_obs == 50

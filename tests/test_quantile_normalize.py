@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import anndata as ad
 import dask.array as da
 import numpy as np
@@ -109,6 +111,51 @@ def test_other_genes_are_refused_and_the_remedies_work(small):
         gx.pp.quantile_normalize(query, part)
 
 
+def test_the_kept_profile_is_that_of_its_layer_alone(small, caplog):
+    """`X` was normalised, `counts` not; a query of each is normalised to what the reference has there."""
+    caplog.set_level(logging.INFO, logger="gexinfer")
+    reference, query = small[:200].copy(), small[200:].copy()
+    for adata in (reference, query):
+        adata.layers["counts"] = np.exp2(adata.X) - 1
+    gx.pp.quantile_normalize(reference)
+    assert reference.uns["gexinfer_quantiles"]["layer"] == "X"
+    found = gx.pp.quantile_normalize(query, reference, layer="counts", copy=True)
+    expected = slow(query.layers["counts"], slow(reference.layers["counts"])[1])[0]
+    np.testing.assert_allclose(found.layers["counts"], expected, rtol=1e-4)
+    assert "200 samples, as the kept profile is not that of 'counts'" in caplog.text
+
+    gx.pp.quantile_normalize(reference, layer="counts")
+    profile = reference.uns["gexinfer_quantiles"]["values"]
+    again = gx.pp.quantile_normalize(query, reference, layer="counts", copy=True)
+    np.testing.assert_array_equal(again.uns["gexinfer_quantiles"]["values"], profile)
+    found = gx.pp.quantile_normalize(query, reference, copy=True)
+    np.testing.assert_allclose(found.X, slow(query.X, slow(reference.X)[1])[0], rtol=1e-4)
+
+
+def test_a_profile_that_the_values_have_no_more_is_left_aside(small, caplog):
+    caplog.set_level(logging.INFO, logger="gexinfer")
+    reference, query = small[:200].copy(), small[200:].copy()
+    reference.X[::3, :10] = np.nan  # rows with ties and with NaN do not hold the profile itself
+    gx.pp.quantile_normalize(reference)
+    same = gx.pp.quantile_normalize(query, reference, copy=True)
+    np.testing.assert_array_equal(
+        same.uns["gexinfer_quantiles"]["values"], reference.uns["gexinfer_quantiles"]["values"]
+    )
+    assert "to the profile that the reference was normalised to" in caplog.text
+    reference.X *= 10
+    found = gx.pp.quantile_normalize(query, reference, copy=True)
+    assert "its values were changed since" in caplog.text
+    fresh = reference.copy()
+    del fresh.uns["gexinfer_quantiles"]
+    np.testing.assert_array_equal(found.X, gx.pp.quantile_normalize(query, fresh, copy=True).X)
+
+
+@pytest.mark.parametrize("kept", [{"genes": 1}, {"genes": 1, "layer": "X"}, {"layer": "X", "values": 1}, {}, 3])
+def test_a_damaged_profile_is_left_aside(small, kept):
+    small.uns["gexinfer_quantiles"] = kept
+    np.testing.assert_allclose(gx.pp.quantile_normalize(small, small, copy=True).X, slow(small.X)[0], atol=2e-6)
+
+
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, lambda X: da.from_array(X, chunks=(50, 40)), np.float64])
 @pytest.mark.parametrize("layer", [None, "values"])
 def test_every_kind_of_matrix(small, form, layer, monkeypatch):
@@ -163,7 +210,8 @@ def test_a_part_of_an_object_is_normalised_alone(small):
         (lambda a: a.X.__setitem__(3, np.nan), {}, ValueError, "no value at all"),
         (lambda a: None, {"layer": "log"}, KeyError, "no 'log'"),
         (lambda a: None, {"reference": np.arange(5)}, ValueError, r"shape \(5,\); .* each of the 150 genes"),
-        (lambda a: None, {"reference": "geo"}, ValueError, "could not convert"),
+        (lambda a: None, {"reference": "geo.h5ad"}, TypeError, r"reference is a str .*anndata.read_h5ad\(path\)"),
+        (lambda a: None, {"reference": {"values": 1}}, TypeError, "reference is a dict .*an AnnData.*or None"),
     ],
 )
 def test_bad_input_changes_nothing(small, change, options, error, match):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Seconds: to connect, and without a byte.
 TIMEOUT = (10, 60)
 CHUNK = 2**16
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 def fetch(remote: Remote, *, progress: bool = True) -> Path:
@@ -62,8 +63,9 @@ def unpack(remote: Remote, *, progress: bool = True) -> Path:
                     target.write(chunk)
                     advance(len(chunk))
             part.replace(path)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{str(packed)!r} is damaged: {error} Delete it and call again.") from error
+        except DAMAGED as error:
+            problem = str(error).rstrip(".")
+            raise ValueError(f"{str(packed)!r} is damaged: {problem}. Delete it and call again.") from error
         finally:
             part.unlink(missing_ok=True)
     return path
@@ -100,11 +102,13 @@ def note_of(path: Path) -> Path:
 
 
 def noted(remote: Remote, path: Path) -> dict[str, Any]:
-    """Return what was written down of this file, nothing if it came from another address."""
-    if not note_of(path).exists():
+    """Return what was written down of this file, nothing if it came from another address or the note is damaged."""
+    try:
+        note = json.loads(note_of(path).read_text())
+    except (FileNotFoundError, ValueError):
         return {}
-    note = json.loads(note_of(path).read_text())
-    return dict(note) if note["url"] == remote.url else {}
+    whole = isinstance(note, dict) and {"url", "checksum", "size", "mtime_ns"} <= set(note)
+    return note if whole and note["url"] == remote.url else {}
 
 
 def is_known(remote: Remote, path: Path) -> bool:
@@ -134,6 +138,15 @@ def obtain(remote: Remote, path: Path, progress: bool) -> None:
             f"{str(path)!r}, {amount(path.stat().st_size)}, is not {remote.name} {remote.version}: its checksum is "
             f"{checksum}, expected is {expected}. Delete it and call again to download it.{doubt(known, path)}"
         )
+    if not expected and (problem := flaw(path)):
+        remedy = "Delete it and call again"
+        if arrived:
+            path.unlink()
+            remedy = f"It came from {remote.url} and was removed again. Call again"
+        raise ValueError(
+            f"{str(path)!r} is not {remote.name} {remote.version}: {problem}. {remedy}; where the network asks for a "
+            "login, log in first."
+        )
     now = path.stat()
     note = {"name": remote.name, "version": remote.version, "url": remote.url, "checksum": checksum}
     partial = note_of(path).with_suffix(".partial")
@@ -162,6 +175,23 @@ def listed_by_owner(remote: Remote, progress: bool) -> str | None:
             for digest, name in (line.strip().split(maxsplit=1) for line in lines if line.strip())
         }
     return f"sha512:{digests[remote.file]}" if remote.file in digests else None
+
+
+def flaw(path: Path) -> str | None:
+    """Return what is wrong with a file of which no checksum is known, as far as the file itself tells.
+
+    A page for the login to a network, or a part of the file, would else be the measure for all later copies.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(8)
+            while path.suffix == ".gz" and file.read(CHUNK):
+                pass
+    except DAMAGED as error:
+        return str(error).rstrip(".")
+    if path.suffix == ".h5" and start != b"\x89HDF\r\n\x1a\n":
+        return "it is no HDF5 file"
+    return "it is a web page" if path.suffix == ".txt" and start.lstrip().startswith(b"<") else None
 
 
 def doubt(known: str | None, path: Path) -> str:

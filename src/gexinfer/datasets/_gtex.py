@@ -60,10 +60,14 @@ def gtex(*, tissue: str | Sequence[str] | None = None, progress: bool = True) ->
     if tissue is not None:
         wanted = [tissue] if isinstance(tissue, str) else list(tissue)
         there = sorted(obs["tissue"].dropna().unique())
+        if not wanted:
+            raise ValueError(f"tissue={tissue!r} names none. Leave it out for all; GTEx has {listed(there, 60)}.")
         absent = [name for name in wanted if name not in there]
-        if absent or not wanted:
+        if absent:
             raise ValueError(f"tissue={tissue!r}: GTEx has no {listed(absent)}; it has {listed(there, 60)}.")
         obs = obs[obs["tissue"].isin(wanted)]
+    # The table of samples has tissues that were not sequenced, or not asked for.
+    obs = obs.assign(**{column: obs[column].cat.remove_unused_categories() for column in ("tissue", "organ")})
     adata = io.read_gct(path, cols=None if tissue is None else list(obs.index))
     adata.obs = obs.loc[adata.obs_names]
     adata.var = adata.var.set_axis(["symbol"], axis=1)

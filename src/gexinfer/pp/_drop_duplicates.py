@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -61,6 +62,8 @@ def drop_duplicates(
     ------
     KeyError
         There is no such layer.
+    TypeError
+        `distance` or `n_clusters` is no number.
     ValueError
         An option has no meaning, values are NaN or inf with `"near"`, or the data are on disk.
 
@@ -76,6 +79,8 @@ def drop_duplicates(
     check_loaded(adata)
     if how not in ("near", "exact"):
         raise ValueError(f"how={how!r} must be 'near' or 'exact'.")
+    if not isinstance(distance, Real) or not isinstance(n_clusters, Integral):
+        raise TypeError(f"distance={distance!r} must be a number, n_clusters={n_clusters!r} a whole number.")
     if not distance > 0:
         raise ValueError(f"distance={distance!r} must be above 0; for equal samples pass how='exact'.")
     if n_clusters < 1:

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from gexinfer._names import listed
 from gexinfer._slots import MATCHED_FROM, check_loaded, layer_names
-from gexinfer.engine.blocks import dense, in_row_order, row_slices, taken
+from gexinfer.engine.blocks import in_row_order, row_slices, taken
 from gexinfer.engine.report import say, warn
 from gexinfer.pp._panels import FEWEST, as_ids, names_of
 
@@ -19,6 +19,8 @@ from gexinfer.pp._panels import FEWEST, as_ids, names_of
 KINDS = {"symbol": "symbol", "alias": "aliases", "Ensembl id": "ensembl", "Entrez id": "entrez", "probe": "probes"}
 # More unmatched columns than this share are a table of another kind rather than a few odd names.
 MANY_UNMATCHED = 0.1
+# Numbers of which fewer are Entrez ids are more likely numbers of rows.
+FEWEST_NUMBERS = 0.5
 
 
 def match_genes(
@@ -38,7 +40,8 @@ def match_genes(
     by, as some probes do, matches none of them.
 
     Columns of one gene, such as its probes, become one. It stands where the first of them stood and has its `var` and
-    `varm`. A NaN in one of them makes the sample's value NaN.
+    `varm`; bool columns of `var`, such as the landmarks, are True where they are for any of them. A NaN in one of them
+    makes the sample's value NaN.
 
     The table in the package holds 40,133 human genes, with symbols and Ensembl ids of about 2014 and today's symbols
     of the L1000 landmarks; newer names of other genes do not match.
@@ -53,7 +56,7 @@ def match_genes(
         Column of `var` with gene ids; `var_names` where it is not given.
     aggregate
         `"mean"` averages columns of one gene, as the D-GEX paper did with log2 values of probes; `"sum"` adds them up,
-        which is right for counts.
+        which is right for counts: those of integers and bools are int64 at least, of float16 float32.
     unmatched
         `"drop"` leaves out columns that match no gene, or a gene without an id of the kind wanted; `"keep"` keeps
         them as they are, under their own names.
@@ -64,14 +67,16 @@ def match_genes(
     -------
     None, or the copy. Writes `var_names`; `X` and each layer, averaged or summed, with as many columns as there are
     genes (sparse stays sparse); and `var["gexinfer_matched_from"]`, the names that each column had before, with "|"
-    between them. `var`, `varm` and `varp` keep the rows of the first columns; `raw` is left alone.
+    between them. `varm`, `varp` and `var`, but for its bool columns, keep the rows of the first columns; `raw` is left
+    alone.
 
     Raises
     ------
     KeyError
         `id_column` is not in `var`.
     ValueError
-        An option is none of those above, almost no name matches, or the data are on disk.
+        An option is none of those above, almost no name matches, the names are numbers of which fewer than half
+        match, a column that is kept has the name of another, or the data are on disk.
 
     Warns
     -----
@@ -102,18 +107,35 @@ def match_genes(
             f"{source} starts with {listed(names, 3)}. Pass the column of adata.var that holds symbols, Ensembl ids, "
             "Entrez ids or probes of U133A as id_column=."
         )
+    known = found["gene"].to_numpy() >= 0
+    if known.mean() < FEWEST_NUMBERS and as_ids(names, source).str.isdecimal().all():
+        raise ValueError(
+            f"{source} holds numbers only, of which {known.sum():,} of {len(names):,} are Entrez ids of human genes: "
+            f"{listed(names, 3)}. Row numbers match so by accident. Set adata.var_names to the gene ids, or name their "
+            "column with id_column=. If these are Entrez ids, leave out those of no human gene first."
+        )
     kept = np.flatnonzero(matched | (unmatched == "keep"))
     # One group for each gene, and one for each column that is kept under its own name.
     of_one = np.where(matched, pd.factorize(wanted)[0], len(names) + np.arange(len(names)))[kept]
     group, first = pd.factorize(of_one)[0], ~pd.Series(of_one).duplicated().to_numpy()
-    new_names = np.where(matched, wanted, adata.var_names.astype(str))[kept][first]
+    new_names = pd.Index(np.where(matched, wanted, adata.var_names.astype(str))[kept][first])
+    if not new_names.is_unique:
+        twice = new_names[new_names.duplicated()].unique()
+        raise ValueError(
+            f"unmatched='keep' would call several columns {listed(twice)}: columns that match no gene have that name "
+            "already. Rename those in adata.var_names, or pass unmatched='drop'."
+        )
     before = pd.Series(names[kept]).groupby(group).agg("|".join).to_numpy(object)
+    # Whichever of a gene's columns is flagged, the gene is: no matter which of them comes first.
+    flags = adata.var.select_dtypes(["bool", "boolean"]).iloc[kept].groupby(group).max()
     matrices = {layer: joined(adata.layers[layer], kept, group, aggregate) for layer in layer_names(adata)}
     X = None if adata.X is None else joined(adata.X, kept, group, aggregate)
 
     adata = adata.copy() if copy else adata
     adata._inplace_subset_var(kept[first])
-    adata.var_names = pd.Index(new_names)
+    adata.var_names = new_names
+    for column in flags:
+        adata.var[column] = flags[column].array
     adata.var[MATCHED_FROM] = before
     adata.X = X
     for layer, values in matrices.items():
@@ -179,12 +201,19 @@ def joined(X: Any, kept: np.ndarray, group: np.ndarray, aggregate: str) -> Any:
     n = group.max() + 1
     if n == len(kept):
         return taken(X, slice(None), kept)
-    X = in_row_order(X)
-    counts = np.bincount(group) if aggregate == "mean" else np.ones(n)
-    dtype = np.result_type(X.dtype, np.float32) if aggregate == "mean" else X.dtype
+    whole = aggregate == "sum" and X.dtype.kind in "biu"
+    # A sum of uint8 does not fit into uint8; uint64 and int64 have no integer in common.
+    dtype = X.dtype if X.dtype == np.uint64 and whole else np.result_type(X.dtype, np.int64 if whole else np.float32)
+    counts = np.bincount(group).astype(dtype)
     to_genes = sp.csr_matrix((np.ones(len(group), dtype), (kept, group)), shape=(X.shape[1], n))
     if sp.issparse(X):
-        total = X @ to_genes
-        total.data = (total.data / counts[total.indices]).astype(dtype)
+        total = in_row_order(X.astype(dtype, copy=False)) @ to_genes
+        if aggregate == "mean":
+            total.data /= counts[total.indices]
         return total
-    return np.concatenate([((dense(X, part) @ to_genes) / counts).astype(dtype) for part in row_slices(X.shape[0])])
+    joint = np.empty((X.shape[0], n), dtype)
+    for part in row_slices(X.shape[0]):
+        block = taken(X, part)
+        total = (block.toarray() if sp.issparse(block) else block).astype(dtype, copy=False) @ to_genes
+        joint[part] = total / counts if aggregate == "mean" else total
+    return joint

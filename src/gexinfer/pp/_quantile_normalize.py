@@ -9,13 +9,15 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from gexinfer._names import lacking, listed
-from gexinfer._slots import QUANTILES, check_loaded, check_unique, matrix
+from gexinfer._slots import QUANTILES, check_loaded, check_unique, layer_names, matrix
 from gexinfer.engine.blocks import Float, dense, in_row_order, row_slices
 from gexinfer.engine.quantiles import at, to_profile
 from gexinfer.engine.report import say, warn
 
 # Above this share of missing genes those measured can hardly be a fair draw of all.
 MANY_MISSING = 0.1
+# Rows of a reference that are looked at, at least, to see whether its profile is still theirs.
+ROWS_COMPARED = 10
 
 
 def quantile_normalize(
@@ -32,7 +34,8 @@ def quantile_normalize(
     of the samples do not matter, and the result is in those of the profile.
 
     Genes that tie, such as all zeros of an RNA-seq sample, get one value: the profile at their average rank, as in
-    limma. Where a sample has more zeros than the profile, that value is the profile's middle over the zeros' ranks.
+    limma. Where a sample has more zeros than the profile, that value is the profile's middle over the zeros' ranks. So
+    the mean of samples with ties is not quite the profile: without `reference`, a second call moves them again.
 
     Where values are NaN, the measured genes are ranked among themselves and get the quantiles of their ranks; NaN stays
     NaN. That is right where the missing genes are no special ones.
@@ -46,9 +49,10 @@ def quantile_normalize(
     adata
         Annotated data, samples x genes, in any units.
     reference
-        Where the profile comes from. None: the samples themselves. An AnnData of the same genes, in any order: the
-        profile it was normalised to, else the mean of its sorted values (in `layer`, where it has that, else in `X`).
-        An array: the profile, one value for each gene, in any order.
+        Where the profile comes from. None: the samples themselves. An AnnData of the same genes, in any order: of its
+        `layer`, where it has that, else of its `X`, the profile it was normalised to, if that is kept and some of its
+        rows still have it, else the mean of its sorted values. An array: the profile, one value for each gene, in any
+        order.
     layer
         Layer to normalise; `X` where it is not given.
     copy
@@ -57,13 +61,15 @@ def quantile_normalize(
     Returns
     -------
     None, or the copy. Writes `X` or `layers[layer]`, float32 and dense, also where it was sparse, because zeros get a
-    value, too: samples x genes x 4 bytes. Writes `uns["gexinfer_quantiles"]`: `genes`, and `values`, the sorted
-    profile, float32 (n_genes,).
+    value, too: samples x genes x 4 bytes. Writes `uns["gexinfer_quantiles"]`: `genes`, `layer` ("X" for `X`), and
+    `values`, the sorted profile, float32 (n_genes,).
 
     Raises
     ------
     KeyError
         There is no such layer.
+    TypeError
+        `reference` is none of these, such as a path.
     ValueError
         The genes are not those of the reference, a value is inf, a sample has no value, the profile does not fit, or
         the data are on disk.
@@ -94,7 +100,7 @@ def quantile_normalize(
         adata.X = normalised
     else:
         adata.layers[layer] = normalised
-    adata.uns[QUANTILES] = {"genes": adata.var_names.to_numpy(object), "values": profile}
+    adata.uns[QUANTILES] = {"genes": adata.var_names.to_numpy(object), "layer": layer or "X", "values": profile}
     say(f"quantile_normalize: {adata.n_obs:,} samples x {adata.n_vars:,} genes to {origin}")
     if missing.max(initial=0) > MANY_MISSING * adata.n_vars:
         worst = adata.obs_names[np.argsort(-missing, kind="stable")[: (missing > MANY_MISSING * adata.n_vars).sum()]]
@@ -127,7 +133,13 @@ def profile_of(reference: Any, adata: AnnData, X: Any, layer: str | None) -> tup
         return mean_profile(X), "their own mean profile"
     if isinstance(reference, AnnData):
         return reference_profile(reference, adata, layer)
-    profile = np.asarray(reference, np.float64)
+    try:
+        profile = np.asarray(reference, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"reference is a {type(reference).__name__} that is no array of numbers; pass an AnnData, e.g. "
+            "anndata.read_h5ad(path), a profile with one value for each gene, or None."
+        ) from None
     if profile.shape != (adata.n_vars,) or not np.isfinite(profile).all():
         raise ValueError(
             f"reference has shape {profile.shape}; a profile is one finite value for each of the {adata.n_vars:,} "
@@ -139,9 +151,9 @@ def profile_of(reference: Any, adata: AnnData, X: Any, layer: str | None) -> tup
 def reference_profile(reference: AnnData, adata: AnnData, layer: str | None) -> tuple[Float, str]:
     """Return the profile that a reference was normalised to, else the mean of its sorted values."""
     check_unique(reference)
-    if not same_genes(reference.var_names, adata.var_names):
-        absent = lacking(list(reference.var_names), adata.var_names)
-        other = lacking(list(adata.var_names), reference.var_names)
+    absent = lacking(list(reference.var_names), adata.var_names)
+    other = lacking(list(adata.var_names), reference.var_names)
+    if absent or other or reference.n_vars != adata.n_vars:
         remedy = "Normalise before genes are left out, or let the profile be computed over these genes: reference="
         remedy += "reference[:, adata.var_names]."
         if other:
@@ -152,18 +164,32 @@ def reference_profile(reference: AnnData, adata: AnnData, layer: str | None) -> 
             f"{len(absent):,} of the reference's ({listed(absent, 3)}) and has {len(other):,} others "
             f"({listed(other, 3)}). {remedy}"
         )
-    stored = reference.uns.get(QUANTILES)
-    # A part of a reference has the uns of the whole; its values tell its own profile.
-    if isinstance(stored, Mapping) and same_genes(pd.Index(np.asarray(stored["genes"], object)), adata.var_names):
-        return np.asarray(stored["values"], np.float32), "the profile that the reference was normalised to"
-    values = in_row_order(matrix(reference, layer if layer in reference.layers else None))
+    slot = layer if layer in layer_names(reference) else "X"
+    values = in_row_order(matrix(reference, slot))
+    kept, why_not = kept_profile(reference, slot, values)
+    if kept is not None:
+        return kept, "the profile that the reference was normalised to"
     check_values(values, reference.obs_names)
-    return mean_profile(values), f"the mean profile of the reference's {reference.n_obs:,} samples"
+    return mean_profile(values), f"the mean profile of the reference's {reference.n_obs:,} samples{why_not}"
 
 
-def same_genes(a: pd.Index, b: pd.Index) -> bool:
-    """Whether two lists hold the same genes, in any order."""
-    return len(a) == len(b) and not lacking(list(a), b)
+def kept_profile(reference: AnnData, slot: str, values: Any) -> tuple[Float | None, str]:
+    """Return the profile that the values in a slot were normalised to; where it is not kept, for a message why."""
+    kept = reference.uns.get(QUANTILES)
+    if not isinstance(kept, Mapping):
+        return None, ""
+    if kept.get("layer") != slot:
+        return None, f", as the kept profile is not that of {slot!r}"
+    genes, profile = np.atleast_1d(np.asarray(kept.get("genes"), object)), np.asarray(kept.get("values"))
+    # A part of a reference has the uns of the whole; its values tell its own profile.
+    same = len(genes) == reference.n_vars and not lacking(list(genes), reference.var_names)
+    if not same or profile.shape != (reference.n_vars,) or profile.dtype.kind != "f":
+        return None, ", as the kept profile is that of other genes"
+    block = dense(values, np.arange(0, reference.n_obs, max(reference.n_obs // ROWS_COMPARED, 1)))
+    # What was normalised to a profile stays what it is when it is normalised to it again, also ties and NaN.
+    if not np.allclose(block, to_profile(block, profile), rtol=1e-3, atol=1e-6 * np.abs(profile).max(), equal_nan=True):
+        return None, ", as its values were changed since it was normalised to the kept profile"
+    return profile.astype(np.float32), ""
 
 
 def mean_profile(X: Any) -> Float:
