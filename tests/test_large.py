@@ -165,6 +165,9 @@ def test_a_run_that_was_stopped_as_it_ended_has_lost_nothing(fitted, query, tmp_
             gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
     expected = gx.tl.predict(query, model=model, output="anndata", progress=False)
     np.testing.assert_array_equal(ad.read_zarr(tmp_path / "a.zarr").X, expected.X)
+    shutil.rmtree(tmp_path / "a.zarr")
+    gx.tl.predict(query, model=model, output=tmp_path / "a.zarr", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def interrupt(*arguments, **options):
@@ -228,7 +231,7 @@ def test_a_killed_run_goes_on_where_it_was(fitted, query, tmp_path, monkeypatch,
     path, partial = tmp_path / "out.zarr", tmp_path / "out.zarr.partial"
     process = multiprocessing.get_context("fork").Process(target=slowly, args=(path, query, model))
     process.start()
-    while process.is_alive() and len(list(partial.glob(".gexinfer/[0-9]*.npz"))) < 2:
+    while process.is_alive() and len(list(partial.glob("marks/[0-9]*.npz"))) < 2:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

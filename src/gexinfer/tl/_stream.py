@@ -31,13 +31,14 @@ from gexinfer.tl._query import Query
 
 # Genes of a chunk: a reader who wants one gene need not read them all.
 CHUNK_GENES = 1024
-# In the unfinished store: which shards are written, and for which job.
-MARKS = ".gexinfer"
 
 
 @dataclass(frozen=True)
 class Store:
-    """An unfinished store of (samples, genes): its shards are runs of rows, each with a mark once it is written."""
+    """An unfinished store of (samples, genes): its shards are runs of rows, each with a mark once it is written.
+
+    Its folder holds the store itself, and the marks beside it: a reader of zarr would stumble over them.
+    """
 
     folder: Path
     n: int
@@ -50,8 +51,12 @@ class Store:
         return rows_per_block(len(self.names))
 
     @property
+    def data(self) -> Path:
+        return self.folder / "store"
+
+    @property
     def marks(self) -> Path:
-        return self.folder / MARKS
+        return self.folder / "marks"
 
     def mark(self, shard: int) -> Path:
         return self.marks / f"{shard}.npz"
@@ -59,7 +64,7 @@ class Store:
     def write(self, shard: int, values: NDArray[np.floating], missing: NDArray[np.bool_]) -> None:
         """Write a shard, then its mark: each sample's share of missing landmarks, and which some sample lacked."""
         start = shard * self.rows
-        zarr.open_array(self.folder / "X", mode="r+")[start : start + len(values)] = values
+        zarr.open_array(self.data / "X", mode="r+")[start : start + len(values)] = values
         partial = self.marks / f"{shard}.partial.npz"
         np.savez(partial, missing=missing.mean(axis=1, dtype=np.float32), lacked=missing.any(axis=0))
         partial.replace(self.mark(shard))
@@ -130,14 +135,14 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
     job = json.dumps({"job": fingerprint(store, adata, query)})
     known = store.marks / "job.json"
     if store.folder.exists():
-        if known.exists() and known.read_text() == job:
+        if known.exists() and known.read_text() == job and store.data.exists():
             return
-        if not store.marks.is_dir() or any(store.marks.glob("*.npz")):
+        if not store.marks.is_dir() or (store.data.exists() and any(store.marks.glob("*.npz"))):
             raise ValueError(
                 f"{str(store.folder)!r} was left by another job: other samples, another model or other options. Delete "
                 "it, or choose another output=."
             )
-        # Begun, but no sample written: nothing is lost.
+        # Begun, but no sample written, or finished and moved away: nothing is lost.
         shutil.rmtree(store.folder)
     needed, free = (
         store.n * len(store.names) * np.dtype(store.dtype).itemsize,
@@ -151,7 +156,7 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
     genes = len(store.names)
     store.marks.mkdir(parents=True)
     root = zarr.create_group(
-        store.folder,
+        store.data,
         attributes={"encoding-type": "anndata", "encoding-version": "0.1.0"},
         zarr_format=3,
     )
@@ -159,7 +164,7 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
     write_slot(root, "obs", tables_of(adata))
     width = max(-(-genes // -(-genes // CHUNK_GENES)), 1)
     zarr.create_array(
-        store.folder / "X",
+        store.data / "X",
         shape=(store.n, genes),
         chunks=(PREDICT_ROWS, width),
         shards=(store.rows, -(-genes // width) * width),
@@ -278,14 +283,14 @@ def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
     shares = np.concatenate([np.empty(0, np.float32), *(mark["missing"] for mark in marks)])
     bare = AnnData(obs=tables_of(adata).assign(**{MISSING: shares}), var=pd.DataFrame(index=store.names))
     bare.var[ROLE] = roles(bare, {query.name: Answer(query, {}, lacked, shares)}, before=False)
-    root = zarr.open_group(store.folder, mode="r+")
+    root = zarr.open_group(store.data, mode="r+")
     for slot, value in (("obs", bare.obs), ("var", bare.var), ("uns", {PREDICTED: np.array(["X"], dtype=object)})):
         write_slot(root, slot, value)
     # What zarr was writing when a run before was killed.
-    for left in (store.folder / "X").rglob("*.partial"):
+    for left in (store.data / "X").rglob("*.partial"):
         left.unlink()
     if lacked.any():
         say(f"predict: {query.name} infers {lacked.sum():,} of {len(lacked):,} landmarks, too, that samples lack")
-    store.folder.replace(path)
-    # Last: without them the work could not be taken up again.
-    shutil.rmtree(path / MARKS)
+    store.data.replace(path)
+    # Last: without its marks the work could not be taken up again.
+    shutil.rmtree(store.folder)
