@@ -183,6 +183,21 @@ def predict(method: str, options: dict[str, object]) -> Callable[[Path, argparse
     return part
 
 
+def markdown(results: dict[str, dict]) -> str:
+    """Return the table of docs/queries.md."""
+    lines = [
+        "| model | seconds | bare product | writing | ratio | peak memory | for 1,319,138 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for part, model in (("predict-ols", "ols"), ("predict-dgex", "dgex, 1 x 3,000")):
+        found = results[part]
+        ours, bare = found["ours"], found["bare"]
+        times = (ours["seconds"], bare["product_seconds"], bare["write_seconds"])
+        cells = [model, *(f"{s:.0f}" for s in times), f"{found['ratio']:.2f}", f"{ours['peak_mb'] / 1000:.2f} GB"]
+        lines.append(f"| {' | '.join(cells)} | {found['lincs_minutes_extrapolated']:.0f} min |")
+    return "\n".join(lines)
+
+
 def paths(folder: Path) -> dict[str, str]:
     return {"model": f"{folder}/model.safetensors", "weights": f"{folder}/weights.npz", "out": f"{folder}/out.zarr"}
 

@@ -133,6 +133,10 @@ def test_predict_to_disk_from_another_platform(fitted, tmp_path, form):
     )
     assert done.exit_code == 1
     assert "lacks 3 of the 60 landmarks" in done.output
+    done = run("predict", path, "--model", model, "--output", tmp_path / "c.zarr", "-o", tmp_path / "b.zarr")
+    assert done.exit_code == 1
+    assert "is not known; choose one of layer, anndata, mudata, disk" in done.output
+    assert not (tmp_path / "b.zarr").exists()
 
 
 def test_options_reach_the_method(small, tmp_path):

@@ -15,6 +15,7 @@ import anndata as ad
 import h5py
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from test_gctx import write_gctx
@@ -289,3 +290,29 @@ def test_the_example_of_panels_runs():
     assert ref.uns["landmark_picks"].index[:2].tolist() == ["TP53", "BIRC5"]
     table = ref.uns["gexinfer_evaluation"]
     assert table.loc["ridge", "mae"] < table.loc["mean", "mae"] / 2
+
+
+def test_what_queries_cost_is_that_which_was_measured():
+    queries, results = benchmark("queries")
+    page = (ROOT / "docs" / "queries.md").read_text()
+    for name, table in queries.markdown(results).items():
+        assert table in page, name
+    errors = pd.DataFrame(results["missing"]).query("share <= .5")
+    for _, found in errors.groupby(["split", "method"]):
+        assert found["mae"].is_monotonic_increasing
+        assert (found["mae"] <= found["mae_mean"]).all()
+
+
+def test_what_large_files_cost_is_that_which_was_measured():
+    io_scale, results = benchmark("io_scale")
+    assert io_scale.markdown(results) in (ROOT / "docs" / "queries.md").read_text()
+    for part in ("predict-ols", "predict-dgex"):
+        assert results[part]["samples"] == 200_000
+        assert results[part]["ratio"] < 1.5
+        assert results[part]["ours"]["peak_mb"] < 2000
+    ours = results["gctx"]["best"]["gexinfer"]
+    assert ours["peak_mb"] < 200
+    assert max(results["gctx"]["time_ratio"].values()) < 0.1
+    page = (ROOT / "docs" / "data.md").read_text()
+    for state, ratio in results["gctx"]["time_ratio"].items():
+        assert f"{ratio:.3f} ({state})" in page

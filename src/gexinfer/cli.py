@@ -185,6 +185,7 @@ def predict(
     adapt: Annotated[
         str, typer.Option(help="none, quantile or moments: bring a query of another platform to the fit's scale.")
     ] = "none",
+    dtype: Annotated[str, typer.Option(help="Of --output disk: float32, or float16 for half the size.")] = "float32",
     max_missing: Annotated[float, typer.Option(help="Largest share of the landmarks that a sample may lack.")] = 0.5,
     std: Annotated[bool, typer.Option("--std", help="Write standard deviations, too; kernel knows them.")] = False,
     layer: FittedLayer = None,
@@ -196,8 +197,12 @@ def predict(
     import gexinfer as gx
 
     with told():
-        suffixes = {"mudata": [".h5mu"], "disk": [".zarr"]}.get(output, [".h5ad", ".zarr"])
-        check_out(out, *suffixes)
+        suffixes = {"layer": [".h5ad", ".zarr"], "anndata": [".h5ad", ".zarr"], "mudata": [".h5mu"], "disk": [".zarr"]}
+        if output not in suffixes:
+            raise ValueError(
+                f"--output {output} is not known; choose one of {', '.join(suffixes)}. --out names the file."
+            )
+        check_out(out, *suffixes[output])
         lazily = output == "disk" and path.suffix == ".zarr" and path.exists()
         adata = ad.experimental.read_lazy(path) if lazily else read(path, in_place=output == "disk")
         source = None if model is None else read_models(model)
@@ -207,6 +212,7 @@ def predict(
             "adapt": adapt,
             "max_missing": max_missing,
             "std": std,
+            "dtype": dtype,
             "device": device,
         }
         if output == "disk":
@@ -360,6 +366,11 @@ def read(path: Path, *, in_place: bool = False) -> AnnData:
 
     from gexinfer.io._cmap import kind_of
 
+    if path.suffix == ".h5mu":
+        raise ValueError(
+            f"{str(path)!r} holds several modalities; write the one that is meant to a file of its own, in Python: "
+            "mudata.read_h5mu(path)['rna'].write_h5ad(out)."
+        )
     if path.suffix not in (".h5ad", ".zarr"):
         import gexinfer as gx
 
