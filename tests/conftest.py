@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ from gexinfer.methods import METHODS
 mpl.use("Agg")
 
 N_LANDMARKS, N_TARGETS, N_SAMPLES = 60, 90, 240
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c():
+    """Have SIGINT raise KeyboardInterrupt, also where the suite runs in the background of a shell that has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

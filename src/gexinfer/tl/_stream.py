@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,10 @@ def stream(
     try:
         write(adata, store, query, source, path, progress=progress)
     finally:
+        # Before its release, so that nobody holds a lock on what is gone; not every system lets go of an open file.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def check_path(path: Path, models: Sequence[str], *, std: bool) -> None:
