@@ -83,7 +83,7 @@ NAME = st.text(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_part_of_any_file(tmp_path, data):
     n, m = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))

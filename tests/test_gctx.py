@@ -96,7 +96,7 @@ def test_values_names_and_metadata(tmp_path, text, dtype, layout):
     pd.testing.assert_frame_equal(ad.read_h5ad(tmp_path / "a.h5ad").obs, adata.obs)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_both_axes_at_once_whatever_the_layout(tmp_path, data):
     n, m = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))

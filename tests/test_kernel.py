@@ -179,7 +179,8 @@ def test_std_is_about_as_large_as_the_errors_and_larger_for_strange_samples(bulk
     assert 0.7 < np.sqrt((away**2).mean()) < 1.3
     strange = query.copy()
     strange.X = strange.X[:, np.random.default_rng(0).permutation(strange.n_vars)]
-    odd = gx.tl.predict(strange, model=adata, key="kernel", output="anndata", std=True, progress=False)
+    with pytest.warns(UserWarning, match="names may be mixed up"):
+        odd = gx.tl.predict(strange, model=adata, key="kernel", output="anndata", std=True, progress=False)
     assert (odd[:, names].layers["kernel_std"] > full[:, names].layers["kernel_std"]).mean() > 0.99
 
 

@@ -183,7 +183,7 @@ def test_a_query_may_lack_landmarks(panels):
 def test_a_sample_without_any_landmark_is_refused(panels):
     reference, query = panels
     query.X[3] = np.nan
-    with pytest.raises(ValueError, match="none of the landmarks of 'sample_lasso' in 1 samples"):
+    with pytest.raises(ValueError, match="none of the 60 landmarks of 'sample_lasso' in 1 samples, e.g. at row 3"):
         gx.tl.predict(query, model=reference, output="anndata", progress=False)
 
 
@@ -199,7 +199,7 @@ def test_other_methods_say_which_one_takes_such_a_query(panels):
     with pytest.raises(
         ValueError, match="lacks 20 of the 60 landmarks of 'ridge'.*model of method='sample_lasso', for which"
     ):
-        gx.tl.predict(query, model=reference, key="ridge", output="anndata", progress=False)
+        gx.tl.predict(query, model=reference, key="ridge", output="anndata", max_missing=0.3, progress=False)
     nothing = ad.AnnData(np.ones((2, 3), np.float32), var={"a": [1, 2, 3]})
     with pytest.raises(ValueError, match="lacks 60 of the 60 landmarks of 'sample_lasso'"):
         gx.tl.predict(nothing, model=reference, key="sample_lasso", output="anndata", progress=False)

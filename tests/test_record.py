@@ -52,7 +52,7 @@ def test_read_lazy(fitted, tmp_path, suffix):
         warnings.simplefilter("ignore")  # of anndata: reading lazily is experimental
         lazy = ad.experimental.read_lazy(path)
     assert_same(fitted, lazy)
-    found = gx.tl.predict(lazy, output="anndata", progress=False)
+    found = gx.tl.predict(lazy, key=["dgex", "sample_lasso"], output="anndata", progress=False)
     np.testing.assert_array_equal(found[:, fitted.var_names].layers["dgex"], fitted.layers["dgex"])
 
 
