@@ -65,7 +65,7 @@ def test_clusters_find_what_all_pairs_find(planted, form, monkeypatch):
     assert len(calls) == 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     places=st.lists(st.integers(0, 40), min_size=2, max_size=25),
     distance=st.sampled_from([0.5, 1.0, 3.0]),

@@ -619,7 +619,7 @@ def test_mutated_bytes_give_an_error_or_values(tmp_path, name):
         source = tmp_path / name
         source.write_bytes(gzip.compress((DATA / "mini_gctoo_for_testing.gct").read_bytes()))
     done = subprocess.run(
-        [sys.executable, "-c", MUTATE, source, tmp_path / "mutated", "100"], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", MUTATE, source, tmp_path / "mutated", "60"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, (done.stdout.splitlines()[-1:], done.stderr[-2000:])
 

@@ -29,7 +29,7 @@ def again(fitted, model, **options):
 
 def assert_same(fitted, model):
     found = again(fitted, model)
-    for method in METHODS:
+    for method in (method for method in METHODS if method in fitted.uns):
         np.testing.assert_array_equal(found.layers[method], fitted.layers[method])
 
 
@@ -47,6 +47,8 @@ def test_zarr(fitted, tmp_path):
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_read_lazy(fitted, tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
+    for name in set(METHODS) - {"dgex", "sample_lasso", "ridge"}:
+        del fitted.uns[name]
     getattr(fitted, f"write_{suffix}")(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of anndata: reading lazily is experimental
