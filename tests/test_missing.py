@@ -195,3 +195,11 @@ def test_a_query_of_constant_landmarks_alone(small):
         gx.tl.fit(small, "ridge", progress=False)
     made = gx.tl.predict(small[:, genes].copy(), model=small, output="anndata", max_missing=1, progress=False)
     assert np.isfinite(made.X).all()
+
+
+def test_standard_deviations_of_chosen_genes_are_theirs(fitted, query):
+    whole = gx.tl.predict(query, model=fitted, key="kernel", std=True, output="anndata", progress=False)
+    targets = gx.io.read_model(fitted, key="kernel").targets
+    genes = [targets[5], targets[40]]
+    some = gx.tl.predict(query, model=fitted, key="kernel", std=True, genes=genes, output="anndata", progress=False)
+    np.testing.assert_array_equal(some.layers["kernel_std"], whole[:, some.var_names].layers["kernel_std"])

@@ -99,3 +99,13 @@ def test_a_result_is_written(both, tmp_path):
     three.write_h5mu(tmp_path / "a.h5mu")
     again = mudata.read_h5mu(tmp_path / "a.h5mu")
     np.testing.assert_array_equal(again["inferred"].X, three["inferred"].X)
+
+
+def test_landmarks_that_are_there_with_a_version_are_not_among_the_inferred(small):
+    small.var_names = [f"ENSG{i:011}" for i in range(small.n_vars)]
+    gx.tl.fit(small, "ridge", progress=False)
+    query = small[:5, small.var["landmark"]].copy()
+    query.uns.clear()
+    query.var_names = query.var_names + ".7"
+    made = gx.tl.predict(query, model=small, output="mudata", progress=False)
+    assert made["inferred"].n_vars == (~small.var["landmark"]).sum()

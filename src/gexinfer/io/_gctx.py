@@ -23,6 +23,7 @@ from gexinfer.engine.report import warn
 from gexinfer.io._cmap import (
     MISSING,
     MOST_PER_GZIP_BYTE,
+    REDO,
     Asked,
     annotated,
     ask,
@@ -85,7 +86,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except H5PY_ERRORS as error:
         whole = re.search(r"stored_eof = (\d+)", str(error))
         what = f"its header announces {int(whole[1]):,} bytes, so it is truncated" if whole else error
-        raise damaged(path, what) from error
+        raise damaged(path, what, "Download it again and compare its size." if whole else REDO) from error
     with file:
         yield file
 

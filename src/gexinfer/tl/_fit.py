@@ -415,7 +415,10 @@ def look(adata: AnnData, layer: str | None, sides: Sides, *, products: bool) -> 
     sums = sums_over(train, cross=products)
     not_finite, looked_at = sums.not_finite, len(train)
     if len(validation):
-        found = sums_over(validation).not_finite
+        every = np.concatenate([validation.landmarks, validation.targets])
+        # No products: only whether values are finite.
+        columns = replace(validation, landmarks=np.empty(0, np.intp), targets=every)
+        found = sums_over(columns, cross=False).not_finite
         if validation.source is train.source:
             not_finite, looked_at = not_finite + found, looked_at + len(validation)
         else:
@@ -448,16 +451,12 @@ def look(adata: AnnData, layer: str | None, sides: Sides, *, products: bool) -> 
     return Reference(layer, sides, sums, values)
 
 
-def sums_over(rows: Rows, *, cross: bool | None = None) -> Moments:
-    """Return the moments of rows, on the cluster where the caller has one; without `cross` of each column alone."""
-    landmarks, targets = rows.landmarks, rows.targets
-    if cross is None:
-        landmarks, targets = np.empty(0, np.intp), np.concatenate([landmarks, targets])
-    asked = landmarks, targets, len(rows), bool(cross)
+def sums_over(rows: Rows, *, cross: bool) -> Moments:
+    """Return the moments of rows, on the cluster where the caller has one."""
     client = client_for(rows.source)
-    if client is not None:
-        return total(client, [rows.source], rows.rows, part_moments, *asked)
-    return moments(Rows(rows.source, rows.rows, landmarks, targets).blocks(), len(landmarks), len(rows), cross=asked[3])
+    if client is None:
+        return moments(rows.blocks(), len(rows.landmarks), len(rows), cross=cross)
+    return total(client, [rows.source], rows.rows, part_moments, rows.landmarks, rows.targets, len(rows), cross)
 
 
 def validation_error(method: Method, model: Model, config: Any, task: Task) -> float:

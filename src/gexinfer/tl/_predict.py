@@ -187,6 +187,8 @@ def predict(
                 answers[name] = whole_answer(query, source, names, std=std, advance=advance)
         if not any(answer.lazy for answer in answers.values()):
             advance(0, f"{', '.join(models)} for {adata.n_obs:,} samples")
+    if std:
+        warn_of_std(answers.values())
     if output == "layer":
         whole = whole.copy() if copy else whole
         write_answers(one_modality(whole, modality), answers)
@@ -205,9 +207,7 @@ def check_asked(
     adata: Any, output: Any, *, adapt: str, max_missing: float, genes: Sequence[str] | None, dtype: str
 ) -> None:
     """Refuse arguments that say nothing, before a model is read."""
-    if output == "layer":
-        check_in_memory(adata)
-    check_adata(adata)
+    (check_in_memory if output == "layer" else check_adata)(adata)
     if not isinstance(output, str | Path) or (output not in IN_MEMORY and not is_store(output)):
         raise ValueError(f"output={output!r} is not known; choose one of {listed(IN_MEMORY)}, or a path '... .zarr'.")
     if adapt not in ADAPT:
@@ -237,14 +237,16 @@ def is_store(output: str | Path) -> bool:
 def names_of(adata: AnnData, models: Mapping[str, FittedModel], output: Any, genes: Sequence[str] | None) -> pd.Index:
     """Return the genes of a new object: the models' landmarks and targets, or those of them that are asked for."""
     # MuData keeps what was measured in a modality of its own.
-    measured = set(adata.var_names) if output == "mudata" else set()
-    parts = [(*(g for g in fitted.landmarks if g not in measured), *fitted.targets) for fitted in models.values()]
+    parts = [
+        (*(lacking(fitted.landmarks, adata.var_names) if output == "mudata" else fitted.landmarks), *fitted.targets)
+        for fitted in models.values()
+    ]
     names = pd.Index(list(dict.fromkeys(gene for part in parts for gene in part)))
     if genes is None:
         return names
     asked = pd.Index(list(dict.fromkeys(genes)))
     absent = lacking(list(asked), names)
-    if absent or asked.empty:
+    if absent:
         raise KeyError(
             f"genes= names {len(absent):,} of {len(asked):,} genes that the models do not give: {listed(absent)}. They "
             f"give {len(names):,}, which start with {listed(names, 3)}."
@@ -328,15 +330,20 @@ def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advan
         advance(len(block.values), query.name)
     if single:
         say(f"predict: {query.name} also infers single landmarks that {single:,} of {n:,} samples lack")
-    if std and lacked.any():
-        warn(
-            f"{query.name}: samples lack landmarks, which are filled in and then taken as measured, so that standard "
-            "deviations are too small."
-        )
     layers = {query.name: values}
     if std:
         layers[f"{query.name}_std"] = np.concatenate([*query.std(source, names)] or [values])
     return Answer(query, layers, lacked, share)
+
+
+def warn_of_std(answers: Iterable[Answer]) -> None:
+    """Warn where standard deviations are those of samples whose landmarks were all measured, and they were not."""
+    names = [answer.query.name for answer in answers if answer.lacked.any()]
+    if names:
+        warn(
+            f"{', '.join(names)}: samples lack landmarks, which are filled in and then taken as measured, so that "
+            "standard deviations are too small."
+        )
 
 
 def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | None) -> str:

@@ -111,9 +111,10 @@ class Query:
     def std(self, source: Any, names: pd.Index) -> Iterator[Float]:
         """Yield (rows, genes) standard deviations of inferred targets, NaN for other genes."""
         targets = locate(self.fitted.targets, names)
+        wanted = targets >= 0
         for block in self.fitted.std_blocks(self.blocks(source), device=self.device):
             values = np.full((len(block), len(names)), np.nan, np.float32)
-            values[:, targets] = block
+            values[:, targets[wanted]] = block[:, wanted]
             yield values
 
 
