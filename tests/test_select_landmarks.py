@@ -339,7 +339,7 @@ CASES = {
     "group missing": (
         {"n": 5, "groupby": "tissue"},
         ValueError,
-        r"obs\['tissue'\] is missing for 168 of 168 rows",
+        r"obs\['tissue'\] is missing for 168 of 168 samples",
         no_tissue,
     ),
 }

@@ -70,7 +70,7 @@ def test_duplicates_on_two_sides_are_warned_of(form):
         ({"fractions": (1.2, -0.1, -0.1)}, ValueError, "sum to 1"),
         ({"groupby": "donr"}, KeyError, "no column 'donr'; it has 'donor', 'plate', 'missing'"),
         ({"groupby": "plate"}, ValueError, "2 groups in adata.obs\\['plate'\\] cannot fill 3 sides"),
-        ({"groupby": "missing"}, ValueError, "is missing for 1 samples"),
+        ({"groupby": "missing"}, ValueError, "is missing for 1 of 20 samples"),
     ],
 )
 def test_bad_input_changes_nothing(options, error, match):

@@ -170,6 +170,19 @@ def target_places(adata: AnnData, targets: str | Sequence[str] | None, landmarks
     return places
 
 
+def group_codes(obs: pd.DataFrame, groupby: str) -> tuple[Indices, pd.Index]:
+    """Return the number of each row's group, and the groups' names."""
+    if groupby not in obs:
+        raise KeyError(f"adata.obs has no column {groupby!r}; it has {listed(obs.columns, 20)}.")
+    codes, names = pd.factorize(obs[groupby])
+    if (codes < 0).any():
+        raise ValueError(
+            f"adata.obs[{groupby!r}] is missing for {(codes < 0).sum():,} of {len(codes):,} samples; fill it or drop "
+            f"them: adata = adata[adata.obs[{groupby!r}].notna()].copy()."
+        )
+    return codes.astype(np.intp), names
+
+
 def split_rows(adata: AnnData, side: str) -> Indices:
     """Return the rows on one side of `obs["split"]`; rows with a missing value are on none."""
     remedy = "run gexinfer.pp.split(adata) first."

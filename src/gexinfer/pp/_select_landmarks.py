@@ -14,6 +14,7 @@ from gexinfer._slots import (
     check_in_memory,
     check_loaded,
     check_unique,
+    group_codes,
     matrix,
     named_places,
     split_rows,
@@ -114,7 +115,7 @@ def select_landmarks(
             f"There are {len(among)} {which}; at least {FEWEST_ROWS} are needed. Bring more samples, or run "
             f"gexinfer.pp.split(adata) again, or drop adata.obs[{SPLIT!r}] to take all rows."
         )
-    groups = group_codes(adata, groupby, among)
+    groups = np.zeros(len(among), np.intp) if groupby is None else group_codes(adata.obs.iloc[among], groupby)[0]
     taken, weights = drawn(groups, adata.n_vars)
     rows, source = among[taken], in_row_order(matrix(adata, layer))
     scale, not_finite = weighted_scale(source, rows, weights)
@@ -198,18 +199,3 @@ def check_number(adata: AnnData, n: int, forced: Indices, barred: Indices) -> No
             f"n={n:,} must be at least 1 and the {len(forced):,} genes of include=, and below the {adata.n_vars:,} "
             "genes there are, so that one is left to infer."
         )
-
-
-def group_codes(adata: AnnData, groupby: str | None, rows: Indices) -> Indices:
-    """Return the number of each row's group; all rows are one without `groupby`."""
-    if groupby is None:
-        return np.zeros(len(rows), np.intp)
-    if groupby not in adata.obs:
-        raise KeyError(f"adata.obs has no column {groupby!r}; it has {listed(adata.obs.columns, 20)}.")
-    codes = pd.factorize(adata.obs[groupby].iloc[rows])[0].astype(np.intp)
-    if (codes < 0).any():
-        raise ValueError(
-            f"adata.obs[{groupby!r}] is missing for {(codes < 0).sum():,} of {len(rows):,} rows; fill it or drop them: "
-            f"adata = adata[adata.obs[{groupby!r}].notna()].copy()."
-        )
-    return codes

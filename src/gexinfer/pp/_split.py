@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._names import listed
-from gexinfer._slots import SIDES, check_in_memory, matrix, write_split
+from gexinfer._slots import SIDES, check_in_memory, group_codes, matrix, write_split
 from gexinfer.engine.blocks import dense, in_row_order, row_slices
 from gexinfer.engine.report import say, warn
 
@@ -66,15 +65,8 @@ def split(
         raise ValueError(f"fractions={fractions!r} must be three shares (train, validation, test) that sum to 1.")
     if groupby is None:
         codes, names = np.arange(adata.n_obs), adata.obs_names
-    elif groupby not in adata.obs:
-        raise KeyError(f"adata.obs has no column {groupby!r}; it has {listed(adata.obs.columns, 20)}.")
     else:
-        codes, names = pd.factorize(adata.obs[groupby])
-        if (codes < 0).any():
-            raise ValueError(
-                f"adata.obs[{groupby!r}] is missing for {(codes < 0).sum():,} samples; fill it or drop them: "
-                f"adata = adata[adata.obs[{groupby!r}].notna()].copy()."
-            )
+        codes, names = group_codes(adata.obs, groupby)
     sides = (shares > 0).sum()
     if len(names) < sides:
         what = "samples" if groupby is None else f"groups in adata.obs[{groupby!r}]"
