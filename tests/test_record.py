@@ -182,12 +182,12 @@ def test_a_newer_schema_says_what_to_do(fitted):
     head = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["gexinfer"])
     head["schema"], head["provenance"]["gexinfer"] = 99, "7.0"
     newer = safetensors.numpy.save(safetensors.numpy.load(data), {"gexinfer": json.dumps(head)})
-    with pytest.raises(ValueError, match=r"gexinfer 7.0 in record schema 99; .* reads schema 2. Run pip install --up"):
+    with pytest.raises(ValueError, match=r"gexinfer 7.0 in record schema 99; .* reads schema 3. Run pip install --up"):
         from_bytes(newer, "uns")
     head["schema"] = 1
     older = safetensors.numpy.save(safetensors.numpy.load(data), {"gexinfer": json.dumps(head)})
     with pytest.raises(
-        ValueError, match=r"before its release, in record schema 1; .* reads schema 2. Fit the model again"
+        ValueError, match=r"before its release, in record schema 1; .* reads schema 3. Fit the model again"
     ):
         from_bytes(older, "uns")
 

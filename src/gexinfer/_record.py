@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ from gexinfer.engine.gaussian import Gaussian, unpacked
 from gexinfer.methods import METHODS, Model, configure, get_method
 from gexinfer.methods._contract import SIMILAR
 
-SCHEMA = 2
+SCHEMA = 3
 # A long one-dimensional vector is very slow to read lazily from h5ad.
 PAGE = 2**20
 # Rows are inferred in blocks of exactly this many, so that a sample's result does not depend, in the last bit, on which
@@ -43,7 +43,8 @@ class FittedModel:
     the mean of the training rows' landmarks, sorted: what fills a missing landmark and brings a query to their scale.
     `input` says what the values were that it was fitted on: the layer, whether they were counts, and their quantiles.
     `provenance` says how it was fitted. `training_rows` are 64-bit digests of the names of the rows that fitting saw.
-    `samples` are the names of the training rows themselves, in models that tell which of them are similar.
+    `samples` are the names of the training rows themselves, in models that tell which of them are similar. `known` are
+    arrays that say how far the model can be trusted, by name; a model lacks those that nothing was measured for.
     """
 
     method: str
@@ -59,6 +60,7 @@ class FittedModel:
     provenance: Mapping[str, Any]
     training_rows: NDArray[np.uint64]
     samples: tuple[str, ...] = ()
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"FittedModel({self.method}: {len(self.landmarks):,} landmarks -> {len(self.targets):,} targets)"
@@ -201,6 +203,7 @@ def to_bytes(fitted: FittedModel) -> bytes:
     scale = fitted.landmark_scale
     of_landmarks = (scale.mean, scale.sd, fitted.landmark_covariance, fitted.landmark_profile)
     arrays = {f"model.{name}": np.ascontiguousarray(array) for name, array in fitted.model.arrays.items()}
+    arrays |= {f"known.{name}": np.ascontiguousarray(array) for name, array in fitted.known.items()}
     arrays |= dict(zip(LANDMARKS, of_landmarks, strict=True))
     arrays |= dict(zip(TARGETS, (fitted.target_scale.mean, fitted.target_scale.sd), strict=True))
     arrays["training_rows"] = fitted.training_rows
@@ -264,7 +267,7 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
     return FittedModel(
         method=method.name,
         config=config,
-        model=Model({n.removeprefix("model."): a for n, a in arrays.items() if n.startswith("model.")}, head["notes"]),
+        model=Model(named(arrays, "model."), head["notes"]),
         landmarks=tuple(head["landmarks"]),
         targets=tuple(head["targets"]),
         landmark_scale=Scale(arrays["landmark_mean"], arrays["landmark_sd"]),
@@ -275,7 +278,13 @@ def from_bytes(data: bytes, where: str) -> FittedModel:
         provenance=head["provenance"],
         training_rows=arrays["training_rows"],
         samples=tuple(head.get("samples", ())),
+        known=named(arrays, "known."),
     )
+
+
+def named(arrays: Mapping[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names start so, by the rest of their names."""
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def damaged(where: str, why: str) -> NoReturn:
