@@ -276,6 +276,33 @@ def compare(
 
 
 @app.command()
+def report(
+    path: Input,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page, .html.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fitted .h5ad, .zarr or .safetensors, judged on all samples of the input; the input itself, judged "
+            "on its test rows, where not given."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Name of the model; that with the lowest validation error where not given.")
+    ] = None,
+    groupby: Annotated[str | None, typer.Option(help="Column of obs by which errors are told apart.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write one HTML page about a model: errors, intervals, trust, warnings, provenance."""
+    import gexinfer as gx
+
+    with told():
+        check_out(out, ".html")
+        source = None if model is None else read_models(model)
+        gx.io.write_report(read(path), out, model=source, key=key, groupby=groupby, device=device)
+        console.print(f"Wrote {out}")
+
+
+@app.command()
 def convert(
     path: Input,
     out: Annotated[Path, typer.Argument(help="Output, .h5ad, .zarr or .gctx; written whole or not at all.")],

@@ -1,9 +1,10 @@
-"""Models and L1000 data as files."""
+"""Models, reports and L1000 data as files."""
 
 from gexinfer._record import FittedModel
 from gexinfer.io._models import read_model, write_model
 from gexinfer.io._read_gct import read_gct
 from gexinfer.io._read_gctx import read_gctx
 from gexinfer.io._write_gctx import write_gctx
+from gexinfer.io._write_report import write_report
 
-__all__ = ["FittedModel", "read_gct", "read_gctx", "read_model", "write_gctx", "write_model"]
+__all__ = ["FittedModel", "read_gct", "read_gctx", "read_model", "write_gctx", "write_model", "write_report"]

@@ -1,0 +1,256 @@
+"""A report as one HTML page: numbers, tables and figures of the slots, put into the template beside this file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from gexinfer._record import FittedModel, to_bytes
+from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, PERCENTILE, RECALL, SPLIT, TRUSTED, gene_slot
+from gexinfer.io._report_findings import findings, limits
+from gexinfer.methods import get_method
+
+# Genes in each of the tables of the best and the worst.
+SHOWN = 12
+# What a model is compared with first.
+LINES = ("ridge", "ols", "knn", "nearest")
+FLOORS = {"mean": "the training mean", "nearest": "the nearest landmark gene"}
+HEADS = {
+    "mae": "MAE, sd",
+    "mae_low": "95 % from",
+    "mae_high": "to",
+    "mae_data": "MAE, data units",
+    "rmse": "RMSE, sd",
+    "pearson": "r",
+    "spearman": "Spearman",
+    "r2": "R2",
+    "ccc": "CCC",
+}
+
+
+class TableOf(NamedTuple):
+    """A table as text."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
+
+
+class Figure(NamedTuple):
+    """A figure, as a PNG in base64."""
+
+    png: str
+    caption: str
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    text: str
+    tables: Sequence[TableOf] = ()
+    figures: Sequence[Figure] = ()
+
+
+def page(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None) -> str:
+    """Return the page as HTML."""
+    from jinja2 import Environment, StrictUndefined
+
+    # Names of genes, groups and models are anybody's text.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["thousands"] = "{:,}".format
+    template = environment.from_string(files("gexinfer.io").joinpath("report.html").read_text(encoding="utf-8"))
+    return template.render(
+        name=name,
+        fitted=fitted,
+        version=version("gexinfer"),
+        date=f"{datetime.now(UTC):%d %B %Y}",
+        summary=summary(judged, name),
+        numbers=list(numbers(judged, name)),
+        findings=list(findings(judged, fitted, name)),
+        limits=list(limits(judged)),
+        sections=list(sections(judged, fitted, name, groupby)),
+        provenance=list(provenance(fitted)),
+    )
+
+
+def summary(judged: AnnData, name: str) -> str:
+    """Say the error in one sentence, beside those of the floors."""
+    table = judged.uns[EVALUATION]
+    row, n = table.loc[name], judged.n_obs
+    held = {"random": "drawn at random from the data it was fitted on", "by hand": "that it has not seen"}
+    how = held.get(row["split_by"], f"held out {row['split_by']}, none divided")
+    floors = [f"{table.loc[floor, 'mae']:.3f} for {words}" for floor, words in FLOORS.items() if floor != name]
+    return (
+        f"On {n:,} samples {how}, the mean error over {row['n_genes']:,} genes is {row['mae']:.3f} standard deviations "
+        f"of a gene ({row['mae']:.3f} is between {row['mae_low']:.3f} and {row['mae_high']:.3f} with 95 % confidence). "
+        f"It is {' and '.join(floors)}."
+    )
+
+
+def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the few numbers that come first: title, value, remark."""
+    table = judged.uns[EVALUATION]
+    row = table.loc[name]
+    yield (
+        "Mean error",
+        f"{row['mae']:.3f} sd",
+        f"{row['mae_low']:.3f} to {row['mae_high']:.3f}; {row['mae_data']:.3f} in data units",
+    )
+    for baseline in ("ridge", "ols", "nearest"):
+        if baseline in table.index and baseline != name:
+            yield (
+                f"Error below {baseline}",
+                f"{1 - row['mae'] / table.loc[baseline, 'mae']:.1%}",
+                f"{baseline} has {table.loc[baseline, 'mae']:.3f}",
+            )
+            break
+    yield "Correlation r", f"{row['pearson']:.3f}", "median over genes"
+    yield "R2", f"{row['r2']:.3f}", "median over genes; 1 is perfect, 0 the mean"
+    if COVERAGE in judged.uns:
+        yield (
+            "Inside the intervals",
+            f"{judged.uns[COVERAGE]['coverage'][0]:.1%}",
+            "of the measured values; 90 % were asked for",
+        )
+    if TRUSTED in judged.var:
+        inferred = judged.var[RECALL].notna()
+        yield "Trusted genes", f"{judged.var.loc[inferred, TRUSTED].mean():.0%}", "recall their own measured profile"
+    if PERCENTILE in judged.obs:
+        yield (
+            "Strange samples",
+            f"{(judged.obs[PERCENTILE] > 99).mean():.0%}",
+            "beyond 99 % of those held out by the fit",
+        )
+
+
+def sections(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None) -> Iterator[Section]:
+    """Yield the parts of the page that there is something to show of."""
+    import gexinfer.pl as pl
+
+    table = judged.uns[EVALUATION]
+    others = [other for other in (*LINES, *table.index) if other in table.index and other not in (name, "mean")]
+    against = list(dict.fromkeys(others))[:2]
+    yield Section(
+        "How large is the error?",
+        "MAE and RMSE are averages over genes, in standard deviations of the training samples. r, Spearman, R2 and CCC "
+        "(concordance) are medians over genes. mean is the training mean of each gene, nearest its most correlated landmark.",
+        [frame_of(table[[c for c in HEADS if c in table]], "All models of the file on the same samples.")],
+        [
+            drawn(lambda ax: pl.error_density(judged, ax=ax), "Errors of all genes, one curve a model."),
+            *(
+                drawn(
+                    lambda ax, other=other: pl.error_scatter(judged, name, against=other, ax=ax),
+                    f"Each dot is a gene: {name} against {other}. Above the line {name} has the lower error.",
+                )
+                for other in against
+            ),
+        ],
+    )
+    yield genes(judged, name)
+    if GROUPS in judged.uns:
+        groups = judged.uns[GROUPS]
+        own = groups[(groups["model"] == name)].sort_values("mae", ascending=False).set_index("group")
+        columns = ["n_samples", *(c for c in HEADS if c in own)]
+        yield Section(
+            f"By {groupby}", "", [frame_of(own[columns], f"{name} in each group of samples, the worst first.")]
+        )
+    if COVERAGE in judged.uns:
+        yield Section(
+            "Do the intervals hold?",
+            "",
+            [],
+            [drawn(lambda ax: pl.coverage(judged, name, ax=ax), "Share of measured values inside the 90 % intervals.")],
+        )
+    if PERCENTILE in judged.obs:
+        yield Section(
+            "Are the samples strange?",
+            "",
+            [],
+            [
+                drawn(
+                    lambda ax: pl.novelty(judged, groupby or SPLIT, ax=ax),
+                    "How unlike the training samples each sample is.",
+                )
+            ],
+        )
+    if get_method(fitted.method).by_epochs:
+        yield Section(
+            "Training",
+            "",
+            [],
+            [
+                drawn(
+                    lambda ax: pl.training(judged, name, ax=ax),
+                    "Error after each epoch; the dot is the epoch that was kept.",
+                )
+            ],
+        )
+
+
+def genes(judged: AnnData, name: str) -> Section:
+    """Return the best and the worst genes, with three of them drawn."""
+    import gexinfer.pl as pl
+
+    frame = pd.DataFrame({m: judged.varm[gene_slot(m)][name] for m in ("mae", "pearson", "r2")}).dropna(subset=["mae"])
+    if RECALL in judged.var:
+        frame["recall"] = judged.var.loc[frame.index, RECALL]
+    # By r where there is one: the lowest errors belong to genes that hardly vary.
+    ordered = frame.dropna(subset=["pearson"]).sort_values("pearson", ascending=False)
+    places = {"best": 0, "middle": len(ordered) // 2, "worst": len(ordered) - 1}
+    return Section(
+        "Which genes?",
+        "recall is the share of other genes whose measured profile is more like the inferred one; up to 5 % is trusted.",
+        [
+            frame_of(ordered.head(SHOWN), "The genes that follow their measured values best."),
+            frame_of(ordered.tail(SHOWN)[::-1], "Those that do worst."),
+        ],
+        [
+            drawn(
+                lambda ax, gene=ordered.index[i]: pl.gene(judged, gene, name, ax=ax),
+                f"The {words} gene by r, inferred against measured.",
+            )
+            for words, i in places.items()
+            if len(ordered)
+        ],
+    )
+
+
+def provenance(fitted: FittedModel) -> Iterator[tuple[str, str]]:
+    """Yield what the record says of itself."""
+    yield "SHA-256 of the record", sha256(to_bytes(fitted)).hexdigest()
+    for key, value in fitted.params().items():
+        yield key, f"{value:,}" if type(value) is int else f"{value:.6g}" if isinstance(value, float) else str(value)
+    yield "first landmarks", ", ".join(fitted.landmarks[:5])
+    yield "first targets", ", ".join(fitted.targets[:5])
+
+
+def frame_of(frame: pd.DataFrame, caption: str) -> TableOf:
+    """Return a table of numbers as text."""
+    rows = [
+        [str(name), *(f"{v:,}" if isinstance(v, (int, np.integer)) else "–" if pd.isna(v) else f"{v:.3f}" for v in row)]
+        for name, row in zip(frame.index, frame.astype(object).to_numpy(), strict=True)
+    ]
+    return TableOf(["", *(HEADS.get(column, column.replace("_", " ")) for column in frame)], rows, caption)
+
+
+def drawn(draw: Callable[[Any], object], caption: str) -> Figure:
+    """Return what a function draws on axes."""
+    from matplotlib.figure import Figure as Canvas
+
+    # Not through pyplot, which would keep it and show it.
+    figure = Canvas(figsize=(3.6, 3.3), layout="constrained")
+    draw(figure.subplots())
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160)
+    return Figure(base64.b64encode(file.getvalue()).decode(), caption)
