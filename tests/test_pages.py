@@ -51,7 +51,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
 
     ref, full = names["ref"], names["full"]
     assert {"dgex", "ols", "knn"} <= set(ref.layers)
-    assert {"dgex", "ols", "knn", "mean"} == set(ref.uns["gexinfer_evaluation"].index)
+    assert {"dgex", "ols", "knn", "mean", "nearest"} == set(ref.uns["gexinfer_evaluation"].index)
     assert full.shape == (3, 978 + 200)
     assert np.isfinite(full.layers["dgex"]).all()
 

@@ -55,7 +55,8 @@ def test_error_density(evaluated):
     table = evaluated.uns["gexinfer_evaluation"]["mae"]
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [f"{n} ({table[n]:.3f})" for n in table.index if n in ("ridge", "knn")]
-    assert len(gx.pl.error_density(evaluated).lines) == len(METHODS)
+    # And the nearest landmark.
+    assert len(gx.pl.error_density(evaluated).lines) == len(METHODS) + 1
     for line in ax.lines:
         x, y = line.get_data()
         assert np.trapezoid(y, x) == pytest.approx(1, abs=0.1)
