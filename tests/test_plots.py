@@ -140,7 +140,7 @@ def test_coverage(with_intervals):
     ax = gx.pl.coverage(with_intervals)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ridge", "knn", "asked for (0.8)"]
     for line, key in zip(ax.lines, ("ridge", "knn"), strict=False):
-        wanted = table.query("kind == 'genes by error' and model == @key")["coverage"]
+        wanted = table.loc[(table["kind"] == "genes by error") & (table["model"] == key), "coverage"]
         np.testing.assert_array_equal(line.get_ydata(), wanted)
     assert ax.lines[2].get_ydata() == [0.8, 0.8]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(i + 1) for i in range(10)]
