@@ -7,6 +7,7 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import gexinfer as gx
 from gexinfer._record import records
@@ -125,3 +126,127 @@ def test_nothing_to_draw(small, evaluated):
         gx.pl.training(evaluated, "ridge")
     with pytest.raises(KeyError, match="no gexinfer model 'net'; it holds"):
         gx.pl.training(evaluated, "net")
+
+
+@pytest.fixture
+def with_intervals(fitted):
+    gx.tl.predict(fitted, key=["ridge", "knn"], interval=0.8, progress=False)
+    gx.tl.coverage(fitted, groupby="source")
+    yield fitted
+    plt.close("all")
+
+
+def test_coverage(with_intervals):
+    table = with_intervals.uns["gexinfer_coverage"]
+    ax = gx.pl.coverage(with_intervals)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ridge", "knn", "asked for (0.8)"]
+    for line, key in zip(ax.lines, ("ridge", "knn"), strict=False):
+        wanted = table.loc[(table["kind"] == "genes by error") & (table["model"] == key), "coverage"]
+        np.testing.assert_array_equal(line.get_ydata(), wanted)
+    assert ax.lines[2].get_ydata() == [0.8, 0.8]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(i + 1) for i in range(10)]
+    assert ax.get_ylim()[0] < table["coverage"].min()
+    assert drawn(ax) > 5000
+    ax = gx.pl.coverage(with_intervals, "knn", kind="source")
+    groups = table.query("kind == 'source' and model == 'knn'").sort_values("coverage")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == groups["part"].tolist()
+    assert ax.lines[0].get_linestyle() == "None"
+    assert ax.get_ylim()[0] <= groups["coverage"].min()
+    with pytest.raises(KeyError, match="no kind 'tissue'; it has 'all', 'genes by error'.*groupby="):
+        gx.pl.coverage(with_intervals, kind="tissue")
+    with pytest.raises(KeyError, match="no model 'ols'; it has 'ridge', 'knn'"):
+        gx.pl.coverage(with_intervals, "ols")
+
+
+def test_novelty(with_intervals):
+    percentile = with_intervals.obs["gexinfer_novelty_percentile"]
+    ax = gx.pl.novelty(with_intervals)
+    medians = percentile.groupby(with_intervals.obs["split"].astype(str)).median().sort_values()
+    sizes = with_intervals.obs["split"].value_counts()
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"{name} ({sizes[name]})" for name in medians.index]
+    for points, name in zip(ax.collections, medians.index, strict=True):
+        np.testing.assert_allclose(points.get_offsets()[:, 0], percentile[with_intervals.obs["split"] == name])
+    assert drawn(ax) > 5000
+    many = gx.pl.novelty(with_intervals, "cohort")
+    labels = [tick.get_text() for tick in many.get_yticklabels()]
+    assert len(labels) == 15
+    assert labels[0].split(" (")[0] == f"{with_intervals.obs['cohort'].nunique() - 14} others"
+    assert sum(len(points.get_offsets()) for points in many.collections) == with_intervals.n_obs
+    with_intervals.obs["gexinfer_novelty_percentile"] = np.nan
+    with pytest.raises(ValueError, match="is NaN for all samples.*without validation rows"):
+        gx.pl.novelty(with_intervals)
+
+
+def test_gene(with_intervals):
+    adata = with_intervals
+    name = adata.var_names[~adata.var["landmark"]][4]
+    test = (adata.obs["split"] == "test").to_numpy()
+    x, y = (np.asarray(m)[test, adata.var_names.get_loc(name)] for m in (adata.X, adata.layers["ridge"]))
+    ax = gx.pl.gene(adata, name, "ridge")
+    bars, points = ax.collections
+    np.testing.assert_allclose(points.get_offsets(), np.column_stack([x, y]), rtol=1e-6)
+    low, high = np.array([segment[:, 1] for segment in bars.get_segments()]).T
+    np.testing.assert_allclose(low, adata[test, name].layers["ridge_lower"][:, 0], rtol=1e-6)
+    held = np.mean((low <= x) & (x <= high))
+    note = f"r {np.corrcoef(x, y)[0, 1]:.3f}\nMAE {np.abs(x - y).mean():.3f}\n{held:.0%} in interval"
+    assert ax.texts[0].get_text() == note
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"{name}, measured", f"{name}, inferred by ridge")
+    assert drawn(ax) > 5000
+    ax = gx.pl.gene(adata, name, "ols", groupby="tissue")
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[0] == f"{adata.obs['tissue'][test].nunique() - 8} others"
+    assert len(labels) == 9
+    assert labels[1] == adata.obs["tissue"][test].astype(str).value_counts(sort=True).index[0]
+    assert sum(len(c.get_offsets()) for c in ax.collections) == test.sum()
+    with pytest.raises(ValueError, match="does not infer .*, which is one of its landmarks; it infers"):
+        gx.pl.gene(adata, adata.var_names[adata.var["landmark"]][0], "ridge")
+    with pytest.raises(KeyError, match="adata.var_names has no 'TP54'"):
+        gx.pl.gene(adata, "TP54", "ridge")
+    with pytest.raises(ValueError, match="several models.*name one of them with key="):
+        gx.pl.gene(adata, name)
+
+
+def test_sample(with_intervals):
+    adata, target = with_intervals, ~with_intervals.var["landmark"].to_numpy()
+    row = int(np.flatnonzero(adata.obs["split"] == "test")[0])
+    name = adata.obs_names[row]
+    ax = gx.pl.sample(adata, name, "ridge", n_worst=5)
+    x, y = adata.X[row, target], adata.layers["ridge"][row, target]
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), np.column_stack([x, y]), rtol=1e-6)
+    train = (adata.obs["split"] == "train").to_numpy()
+    error = np.abs(x - y) / (adata.X[train][:, target].std(0) + 1e-3)
+    assert {text.get_text() for text in ax.texts} == set(adata.var_names[target][np.argsort(-error)[:5]])
+    drawn(ax)
+    # Of the names without their lines.
+    extents = [Text.get_window_extent(text) for text in ax.texts]
+    boxes = sorted((extent.y0, extent.y1) for extent in extents)
+    assert min(extent.x0 for extent in extents) > ax.get_window_extent().x1
+    assert all(below[1] <= above[0] + 1 for below, above in zip(boxes, boxes[1:], strict=False))
+    assert ax.get_title() == f"{name}\nr {np.corrcoef(x, y)[0, 1]:.3f}, MAE {np.abs(x - y).mean():.3f}, 90 genes"
+    seen = adata.obs_names[train][0]
+    assert gx.pl.sample(adata, seen, "ridge", n_worst=0).get_title().startswith(f"{seen}, seen by the model\n")
+    with pytest.raises(KeyError, match="adata.obs_names has no 'me'"):
+        gx.pl.sample(adata, "me", "ridge")
+    with pytest.raises(ValueError, match="n_worst=30 must be a number of genes, 0 to 20"):
+        gx.pl.sample(adata, name, "ridge", n_worst=30)
+
+
+def test_figures_of_trust_are_drawn_on_ax_and_say_what_is_lacking(small, with_intervals):
+    gene, sample = with_intervals.var_names[~with_intervals.var["landmark"]][0], with_intervals.obs_names[0]
+    for function, options in (
+        (gx.pl.coverage, {}),
+        (gx.pl.novelty, {}),
+        (gx.pl.gene, {"gene": gene, "key": "ridge"}),
+        (gx.pl.sample, {"sample": sample, "key": "ridge"}),
+    ):
+        _, ax = plt.subplots()
+        assert function(with_intervals, ax=ax, **options) is ax
+    with pytest.raises(KeyError, match="no 'gexinfer_coverage'; run gexinfer.tl.predict.*gexinfer.tl.coverage"):
+        gx.pl.coverage(small)
+    with pytest.raises(KeyError, match="no 'gexinfer_novelty_percentile'; run gexinfer.tl.predict"):
+        gx.pl.novelty(small)
+    with pytest.raises(KeyError, match="no gexinfer model. Run gexinfer.tl.fit"):
+        gx.pl.gene(small, gene)
+    gx.tl.fit(small, "mean", progress=False)
+    with pytest.raises(KeyError, match="no predictions of any model; run gexinfer.tl.predict"):
+        gx.pl.sample(small, sample)

@@ -96,6 +96,29 @@ class FittedModel:
             out[part] = block
         return out
 
+    def novelty(self, X: NDArray[np.floating], missing: NDArray[np.bool_] | None = None) -> Float:
+        """Return how unlike the training rows samples are by their landmarks.
+
+        Parameters
+        ----------
+        X
+            As in `predict`.
+        missing
+            Where X was filled in, as `predict_blocks` does; where it is NaN if that is not given.
+
+        Returns
+        -------
+        (samples,): the squared Mahalanobis distance from the training rows' mean, over the number of landmarks that the
+        sample has. It is about 1 for training rows.
+        """
+        missing = np.isnan(X) if missing is None else missing
+        squared = np.empty(len(X), np.float32)
+        for part in row_slices(len(X), PREDICT_ROWS):
+            (block,) = self.padded([X[part]], deque())
+            block = self.gaussian.fill(block) if np.isnan(block).any() else block
+            squared[part] = self.gaussian.squared_distances(block)[: part.stop - part.start]
+        return squared / np.maximum((~missing).sum(axis=1), 1).astype(np.float32)
+
     def similar(self, X: NDArray[np.floating], *, device: str = "auto") -> tuple[NDArray[np.intp], Float]:
         """Find the training samples that make up each sample's prediction.
 

@@ -23,6 +23,12 @@ ROLES = ("not in model", "landmark", "inferred")
 # The share of landmarks that a sample lacked.
 MISSING = "gexinfer_missing"
 EVALUATION = "gexinfer_evaluation"
+# How unlike the training rows a sample is, and the share of the validation rows that are no more so.
+NOVELTY, PERCENTILE = "gexinfer_novelty", "gexinfer_novelty_percentile"
+# Level and kind of each model's intervals, and what share of the measured values they hold.
+INTERVALS, COVERAGE = "gexinfer_intervals", "gexinfer_coverage"
+# How well a gene's own profile is recalled by the inferred one, and whether that is enough.
+RECALL, TRUSTED = "gexinfer_recall", "gexinfer_trusted"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 # The sorted profile that samples were quantile-normalised to.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,8 +40,24 @@ class Gaussian:
 
     def __init__(self, covariance: Wide, n: int):
         self.covariance = shrunk(covariance, n)
-        self.precision = np.linalg.inv(self.covariance)
         self.weights: dict[bytes, Float] = {}
+
+    @cached_property
+    def precision(self) -> NDArray[np.floating]:
+        return np.linalg.inv(self.covariance)
+
+    @cached_property
+    def whitening(self) -> Float:
+        """What brings (rows, landmarks) to the identity as covariance."""
+        return np.ascontiguousarray(np.linalg.inv(np.linalg.cholesky(self.covariance)).T, np.float32)
+
+    def squared_distances(self, block: Float) -> Float:
+        """Return (rows,) squared Mahalanobis distances from the mean, of rows that lack nothing or were filled in.
+
+        What is filled in by its conditional mean adds nothing: the distance is that of the landmarks measured.
+        """
+        white = block @ self.whitening
+        return np.einsum("ij,ij->i", white, white)
 
     def fill(self, block: Float) -> Float:
         """Return (rows, landmarks) with what is NaN replaced by its mean given the row's other landmarks."""

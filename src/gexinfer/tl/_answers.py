@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,45 +12,99 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from gexinfer._names import locate
-from gexinfer._slots import MISSING, PREDICTED, ROLE, ROLES, predicted_layers
+from gexinfer._slots import (
+    MISSING,
+    NOVELTY,
+    PERCENTILE,
+    PREDICTED,
+    RECALL,
+    ROLE,
+    ROLES,
+    TRUSTED,
+    predicted_layers,
+)
 from gexinfer.engine.blocks import Float
+from gexinfer.engine.report import say
+from gexinfer.tl._held_out import percentile
+from gexinfer.tl._intervals import drop_bounds, write_intervals
 from gexinfer.tl._query import Query
+from gexinfer.tl._trusted import is_trusted, recall_of
+
+# What is known of samples once their values are computed.
+OF_SAMPLES = (MISSING, NOVELTY, PERCENTILE)
+# Above this percentile a sample is unlike those that a model was validated on.
+FAR = 99
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a model infers for a query: layers by name, and what was missing.
 
-    `lacked` says which landmarks some sample lacked, `missing` which share of them each sample lacked. Layers may be
-    dask arrays, of which nothing is computed yet; then nobody knows the shares.
+    `lacked` says which landmarks some sample lacked, `missing` which share of them each sample lacked, and `novelty`
+    how unlike the training rows it is. Layers may be dask arrays, of which nothing is computed yet; then nobody knows
+    the shares nor the novelty.
     """
 
     query: Query
     layers: Mapping[str, Any]
     lacked: NDArray[np.bool_]
     missing: Float | None
+    novelty: Float | None = None
 
     @property
     def lazy(self) -> bool:
         return self.missing is None
 
+    def of_samples(self) -> Iterator[tuple[str, Float]]:
+        """Yield the columns of `obs`, of dask arrays none."""
+        if self.missing is not None:
+            yield MISSING, self.missing
+        if self.novelty is not None:
+            yield NOVELTY, self.novelty
+            yield PERCENTILE, percentile(self.novelty, self.query.fitted.known.get("novelty"))
+
 
 def write_answers(adata: AnnData, answers: Mapping[str, Answer]) -> None:
-    """Write `layers`, `var["gexinfer_role"]`, `obs["gexinfer_missing"]`, and which layers are predictions."""
+    """Write `layers`, what is known of samples and genes, and which layers are predictions."""
     layers = {name: layer for answer in answers.values() for name, layer in answer.layers.items()}
+    drop_bounds(adata, answers)
     for name, layer in layers.items():
         adata.layers[name] = layer
     others = predicted_layers(adata) - set(layers)
     adata.var[ROLE] = roles(adata, answers, before=bool(others))
     adata.uns[PREDICTED] = np.array(sorted(predicted_layers(adata) | set(layers)), dtype=object)
-    shares = [answer.missing for answer in answers.values() if answer.missing is not None]
-    if len(shares) == len(answers):
-        # Layers of other models stay, and what their samples lacked with them.
-        before = [adata.obs[MISSING].to_numpy()] if others and MISSING in adata.obs else []
-        adata.obs[MISSING] = np.max([*shares, *before], axis=0)
-    elif MISSING in adata.obs:
-        # Of another prediction: what is not computed yet is not known.
-        del adata.obs[MISSING]
+    write_intervals(adata, {n: a.query.interval for n, a in answers.items() if a.query.interval is not None})
+    write_trust(adata, answers)
+    told = [dict(answer.of_samples()) for answer in answers.values()]
+    for column in OF_SAMPLES:
+        if all(column in columns for columns in told):
+            # Layers of other models stay, and what is known of samples by them: the largest is shown.
+            before = [adata.obs[column].to_numpy(np.float32)] if others and column in adata.obs else []
+            adata.obs[column] = np.fmax.reduce([*(columns[column] for columns in told), *before])
+        elif column in adata.obs:
+            # Of another prediction: what is not computed yet is not known.
+            del adata.obs[column]
+
+
+def write_trust(adata: AnnData, answers: Mapping[str, Answer]) -> None:
+    """Write which genes are measured or inferred well, where that is known of all models."""
+    models = {name: answer.query.fitted for name, answer in answers.items()}
+    if not all("recall" in fitted.known for fitted in models.values()):
+        return
+    recall = recall_of(models, adata.var_names)
+    adata.var[RECALL] = recall
+    adata.var[TRUSTED] = (adata.var[ROLE] == "landmark").to_numpy() | is_trusted(recall)
+
+
+def tell_of_novelty(answers: Iterable[Answer]) -> None:
+    """Say where most samples are unlike those that the models' errors were measured on."""
+    told = [dict(answer.of_samples()).get(PERCENTILE) for answer in answers]
+    beyond = np.array([percentiles > FAR for percentiles in told if percentiles is not None]).any(axis=0)
+    if beyond.sum() > beyond.size / 2:
+        say(
+            f"predict: {beyond.sum():,} of {beyond.size:,} samples are less like the training rows than {FAR} % of the "
+            f"validation rows (obs[{PERCENTILE!r}]); expect larger errors than on those"
+        )
 
 
 def roles(adata: AnnData, answers: Mapping[str, Answer], *, before: bool) -> pd.Categorical:
@@ -64,8 +118,9 @@ def roles(adata: AnnData, answers: Mapping[str, Answer], *, before: bool) -> pd.
     for answer in answers.values():
         fitted = answer.query.fitted
         holes = [gene for gene, hole in zip(fitted.landmarks, answer.lacked, strict=True) if hole]
-        for genes, role in ((fitted.landmarks, "landmark"), (holes, "inferred"), (fitted.targets, "inferred")):
-            places = locate(genes, adata.var_names)
+        of_landmarks, of_holes = (locate(genes, adata.var_names) for genes in (fitted.landmarks, holes))
+        of_targets = answer.query.places(adata.var_names)
+        for places, role in ((of_landmarks, "landmark"), (of_holes, "inferred"), (of_targets, "inferred")):
             places = places[places >= 0]
             now[places] = np.maximum(now[places], rank[role])
     return pd.Categorical.from_codes(now, categories=list(ROLES))

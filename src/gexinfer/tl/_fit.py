@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,14 +29,14 @@ from gexinfer._slots import (
     target_places,
 )
 from gexinfer._values import profile, refuse_not_finite, scale_mismatch, where_from
-from gexinfer.engine.blocks import Float, Pairs, Rows, Scale, in_row_order
+from gexinfer.engine.blocks import Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.cluster import client_for, total
 from gexinfer.engine.gaussian import packed
 from gexinfer.engine.moments import Moments, moments, part_moments
 from gexinfer.engine.report import say, warn
 from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, Model, Task, configure, get_method
-from gexinfer.methods._contract import mean_absolute_error
+from gexinfer.tl._held_out import held_out
 from gexinfer.tl._init import matched, model_to_start_from, same_shape
 from gexinfer.tl._modality import one_modality
 from gexinfer.tl._others import places_in, source_of
@@ -260,15 +259,8 @@ def learn(
         for name, value in model.notes.items()
         if not isinstance(value, str)
     )
-    error = ""
-    if len(validation):
-        mae = validation_error(method, model, config, task)
-        model = Model(model.arrays, {**model.notes, "validation_mae": mae})
-        error = f", validation MAE {mae:.4f} standard deviations"
-    if run.progress and (error or picked):
-        say(f"fit: uns[{key!r}]{error}{picked}")
     n = len(train.landmarks)
-    return FittedModel(
+    fitted = FittedModel(
         method=method.name,
         config=config,
         model=model,
@@ -294,6 +286,14 @@ def learn(
         samples=tuple(adata.obs_names[train.rows].astype(str)) if method.similar else (),
         known=reference.nearest,
     )
+    error = ""
+    if len(validation):
+        mae, known = held_out(fitted, task)
+        fitted = replace(fitted, model=Model(model.arrays, {**model.notes, "validation_mae": mae}), known=known)
+        error = f", validation MAE {mae:.4f} standard deviations"
+    if run.progress and (error or picked):
+        say(f"fit: uns[{key!r}]{error}{picked}")
+    return fitted
 
 
 def networks_run(
@@ -483,18 +483,3 @@ def sums_over(rows: Rows, *, cross: bool) -> Moments:
     if client is None:
         return moments(rows.blocks(), len(rows.landmarks), len(rows), cross=cross)
     return total(client, [rows.source], rows.rows, part_moments, rows.landmarks, rows.targets, len(rows), cross)
-
-
-def validation_error(method: Method, model: Model, config: Any, task: Task) -> float:
-    """Return the standardised MAE over all targets of the validation rows."""
-    total, measured = 0.0, deque[Float]()
-
-    def landmarks() -> Iterator[Float]:
-        for x, y in task.validation.blocks():
-            measured.append(y)
-            yield x
-
-    for predicted in method.predict(model, config, landmarks(), task.device):
-        y = measured.popleft()
-        total += mean_absolute_error(predicted[:, -y.shape[1] :], y) * len(y)
-    return total / len(task.validation)

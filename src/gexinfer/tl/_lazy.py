@@ -12,6 +12,7 @@ import pandas as pd
 from gexinfer._record import PREDICT_ROWS
 from gexinfer.engine.blocks import Float
 from gexinfer.tl._answers import Answer
+from gexinfer.tl._intervals import at_targets, bound_names
 from gexinfer.tl._query import Query
 
 # A block of an answer takes about so much memory, and as many of them as there are threads.
@@ -29,6 +30,10 @@ def lazy_answer(query: Query, source: Any, names: pd.Index, *, std: bool) -> Ans
     layers = {query.name: lazy_layer(rechunked, query, names, inferred)}
     if std:
         layers[f"{query.name}_std"] = lazy_layer(rechunked, query, names, deviations)
+    if query.interval is not None:
+        # Of the values' own blocks, which dask computes once where both are asked for.
+        values, half = layers[query.name], lazy_layer(rechunked, query, names, half_widths)
+        layers |= dict(zip(bound_names(query.name), (values - half, values + half), strict=True))
     return Answer(query, layers, ~query.there, None)
 
 
@@ -72,3 +77,11 @@ def inferred(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:
 
 def deviations(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:
     return query.std(part, names)
+
+
+def half_widths(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:
+    if query.interval is None:
+        return
+    places = query.places(names)
+    for block in query.blocks(part):
+        yield at_targets(query.interval.of(query.fitted.novelty(block)), places, len(names))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,6 @@ from mudata import MuData
 from gexinfer._names import lacking, listed, locate
 from gexinfer._record import FittedModel, is_record, records
 from gexinfer._slots import (
-    MISSING,
     PREDICTED,
     check_adata,
     check_in_memory,
@@ -27,11 +27,13 @@ from gexinfer.engine.cluster import is_lazy
 from gexinfer.engine.report import Advance, say, steps, warn
 from gexinfer.methods import METHODS, get_method
 from gexinfer.tl._adapt import ADAPT
-from gexinfer.tl._answers import Answer, write_answers
+from gexinfer.tl._answers import OF_SAMPLES, Answer, tell_of_novelty, write_answers
+from gexinfer.tl._intervals import BOUNDS, at_targets, bound_names, intervals_of, warn_of_intervals
 from gexinfer.tl._lazy import lazy_answer
 from gexinfer.tl._modality import one_modality, with_models
 from gexinfer.tl._query import Query, layer_of, query_of
 from gexinfer.tl._stream import check_path, stream
+from gexinfer.tl._trusted import check_recall, is_trusted, names_not_trusted
 
 IN_MEMORY = ("layer", "anndata", "mudata")
 
@@ -47,7 +49,10 @@ def predict(
     adapt: Literal["none", "quantile", "moments"] = "none",
     max_missing: float = 0.5,
     genes: Sequence[str] | None = None,
+    trusted_only: bool = False,
     std: bool = False,
+    interval: float | None = None,
+    interval_scaled: bool = True,
     dtype: Literal["float32", "float16"] = "float32",
     device: str = "auto",
     progress: bool = True,
@@ -92,8 +97,17 @@ def predict(
         refused.
     genes
         Names of the genes that a new object is to hold, for instance those that are inferred well.
+    trusted_only
+        Leave out inferred genes that are not trusted, as `gexinfer.tl.trust` found on test rows of the reference: NaN
+        in a layer, not there in a new object unless another model trusts them.
     std
         Write the standard deviation of each inferred value, too. `kernel` knows it.
+    interval
+        Write the bounds that hold a measured value with this probability, such as .9, too. They follow from the errors
+        on validation rows.
+    interval_scaled
+        Let intervals grow with the square root of a sample's novelty, as errors do. Else those of one gene are as wide
+        for every sample.
     dtype
         What a zarr store holds: `"float16"` keeps 11 significant bits in half the space.
     device
@@ -114,12 +128,28 @@ def predict(
     `layers[key + "_std"]`
         With `std=True`: the standard deviation of the inferred targets, in units of the data; other genes NaN. What is
         missing is taken as measured, so that it is too small for samples that lack landmarks.
+    `layers[key + "_lower"]`, `layers[key + "_upper"]`
+        With `interval`: the bounds of inferred targets, in units of the data; NaN for other genes and for those that
+        were constant in the training rows. Without it the bounds of an earlier prediction by this model are deleted.
+    `uns["gexinfer_intervals"]`
+        With `interval`: a DataFrame, one row for each model with bounds, with their `level` and whether they are
+        `scaled`.
     `var["gexinfer_role"]`
-        landmark, inferred or not in model; where models or samples differ, inferred if any infers the gene. Of dask
-        arrays nobody knows yet what single samples lack: only landmarks without a column count as inferred.
+        landmark, inferred or not in model, as are genes that `trusted_only` leaves out; where models or samples differ,
+        inferred if any infers the gene. Of dask arrays nobody knows yet what single samples lack: only landmarks
+        without a column count as inferred.
+    `var["gexinfer_recall"]`, `var["gexinfer_trusted"]`
+        Where `gexinfer.tl.trust` was run for all these models: the recall of inferred genes, of several models the
+        worst; and whether a gene was measured, as landmark, or is recalled well enough.
     `obs["gexinfer_missing"]`
         The share of landmarks that a sample lacked, of several models the largest; not there where layers are dask
         arrays.
+    `obs["gexinfer_novelty"]`
+        How unlike the training rows a sample is: the squared Mahalanobis distance of its standardised landmarks from
+        their mean, with the covariance that also fills in, over the number of landmarks it has. At most about
+        1 for training rows. Of several models the largest; not there where layers are dask arrays.
+    `obs["gexinfer_novelty_percentile"]`
+        The share of the model's validation rows, in percent, that are no more novel; NaN where it had none.
     `uns["gexinfer_predicted"]`
         Names of the layers that hold predictions: what another `predict` may overwrite.
     `X`
@@ -139,15 +169,16 @@ def predict(
     ValueError
         A sample lacks more than `max_missing` of the landmarks, or all; values are inf; gene names are duplicated;
         targets are missing for `output="layer"`; a layer of that name holds something else; the model is damaged or of
-        another version; `std=True` and the method does not know it; the unfinished store at the path is of another job;
+        another version; `std=True` and the method does not know it; `interval` and there were no or too few validation
+        rows; `trusted_only=True` before `gexinfer.tl.trust`; the unfinished store at the path is of another job;
         or an argument is none of the above.
 
     Warns
     -----
     UserWarning
         The values are on another scale than those fitted on, the query looks like another platform, or its landmarks'
-        names seem mixed up; says what to try. Landmarks that are missing are there under another name, or `std` is
-        asked for of samples that lack some.
+        names seem mixed up; says what to try. Landmarks that are missing are there under another name, `std` or
+        `interval` is asked for of samples that lack some, or `interval` with `adapt`.
 
     References
     ----------
@@ -159,21 +190,27 @@ def predict(
     check_unique(adata)
     if std:
         check_std(models)
+    if trusted_only:
+        check_recall(models)
+    intervals = intervals_of(models, interval, interval_scaled)
     path = None if output in IN_MEMORY else Path(output).absolute()
     if path is not None:
-        check_path(path, list(models), std=std)
+        check_path(path, list(models), more=std or interval is not None)
     if output == "layer":
         check_targets(adata, models)
-        check_layers(adata, models, layer, std)
+        check_layers(adata, models, layer, std=std, interval=interval is not None)
         names = adata.var_names
     else:
-        names = names_of(adata, models, output, genes)
+        names = names_of(adata, models, output, genes, trusted_only=trusted_only)
     if isinstance(whole, MuData) and output == "mudata":
         check_modality(whole)
     queries = {
         name: query_of(adata, fitted, name, layer, adapt=adapt, max_missing=max_missing, device=device)
         for name, fitted in models.items()
     }
+    for name, (query, source) in queries.items():
+        kept = is_trusted(query.fitted.known["recall"]) if trusted_only else None
+        queries[name] = replace(query, interval=intervals[name], kept=kept), source
     if path is not None:
         stream(adata, queries, names, path, dtype=dtype, progress=progress)
         return None
@@ -187,8 +224,12 @@ def predict(
                 answers[name] = whole_answer(query, source, names, std=std, advance=advance)
         if not any(answer.lazy for answer in answers.values()):
             advance(0, f"{', '.join(models)} for {adata.n_obs:,} samples")
-    if std:
-        warn_of_std(answers.values())
+    holed = [name for name, answer in answers.items() if answer.lacked.any()]
+    if std and holed:
+        warn_of_std(holed)
+    if interval is not None:
+        warn_of_intervals(list(models), holed, adapt)
+    tell_of_novelty(answers.values())
     if output == "layer":
         whole = whole.copy() if copy else whole
         write_answers(one_modality(whole, modality), answers)
@@ -234,7 +275,9 @@ def is_store(output: str | Path) -> bool:
     return Path(output).suffix == ".zarr" and "://" not in str(output)
 
 
-def names_of(adata: AnnData, models: Mapping[str, FittedModel], output: Any, genes: Sequence[str] | None) -> pd.Index:
+def names_of(
+    adata: AnnData, models: Mapping[str, FittedModel], output: Any, genes: Sequence[str] | None, *, trusted_only: bool
+) -> pd.Index:
     """Return the genes of a new object: the models' landmarks and targets, or those of them that are asked for."""
     # MuData keeps what was measured in a modality of its own.
     parts = [
@@ -242,8 +285,9 @@ def names_of(adata: AnnData, models: Mapping[str, FittedModel], output: Any, gen
         for fitted in models.values()
     ]
     names = pd.Index(list(dict.fromkeys(gene for part in parts for gene in part)))
+    dropped = names_not_trusted(models) if trusted_only else pd.Index([])
     if genes is None:
-        return names
+        return names.drop(dropped)
     asked = pd.Index(list(dict.fromkeys(genes)))
     absent = lacking(list(asked), names)
     if absent:
@@ -251,7 +295,7 @@ def names_of(adata: AnnData, models: Mapping[str, FittedModel], output: Any, gen
             f"genes= names {len(absent):,} of {len(asked):,} genes that the models do not give: {listed(absent)}. They "
             f"give {len(names):,}, which start with {listed(names, 3)}."
         )
-    return names[np.sort(locate(list(asked), names))]
+    return names[np.sort(locate(list(asked), names))].drop(dropped, errors="ignore")
 
 
 def resolve(
@@ -295,17 +339,21 @@ def check_std(models: Mapping[str, FittedModel]) -> None:
         )
 
 
-def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str | None, std: bool) -> None:
+def check_layers(
+    adata: AnnData, models: Mapping[str, FittedModel], layer: str | None, *, std: bool, interval: bool
+) -> None:
     """Refuse to overwrite measured values with inferred ones."""
     written = dict(models)
-    if std:
-        written |= {f"{name}_std": fitted for name, fitted in models.items()}
-        taken = [f"{name}_std" for name in models if f"{name}_std" in models or is_record(adata.uns.get(f"{name}_std"))]
+    more = {"std=True": ("std",) * std, "interval=": BOUNDS * interval}
+    for argument, ends in more.items():
+        beside = {f"{name}_{end}": fitted for name, fitted in models.items() for end in ends}
+        taken = [name for name in beside if name in models or is_record(adata.uns.get(name))]
         if taken:
             raise ValueError(
-                f"std=True would write layers {listed(taken)}, which are those of models with these names. Fit the "
+                f"{argument} would write layers {listed(taken)}, which are those of models with these names. Fit the "
                 "models again under other names: key_added=."
             )
+        written |= beside
     for name, fitted in written.items():
         foreign = name in layer_names(adata) and name not in predicted_layers(adata)
         if foreign or name == layer_of(adata, fitted, layer):
@@ -319,11 +367,15 @@ def check_layers(adata: AnnData, models: Mapping[str, FittedModel], layer: str |
 def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advance: Advance) -> Answer:
     """Return what a model infers for all samples."""
     n = source.shape[0]
-    values, share = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32)
-    lacked, single, start = ~query.there, 0, 0
+    values, share, novelty = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
+    bounds = [np.empty_like(values) for _ in BOUNDS if query.interval is not None]
+    lacked, places, single, start = ~query.there, query.places(names), 0, 0
     for block in query.infer(source, names):
         rows = slice(start, start + len(block.values))
-        values[rows], share[rows] = block.values, block.missing.mean(axis=1)
+        values[rows], share[rows], novelty[rows] = block.values, block.missing.mean(axis=1), query.novelty(block)
+        if query.interval is not None:
+            half = at_targets(query.interval.of(novelty[rows]), places, len(names))
+            bounds[0][rows], bounds[1][rows] = block.values - half, block.values + half
         lacked |= block.missing.any(axis=0)
         single += int((block.missing[:, query.there]).any(axis=1).sum())
         start = rows.stop
@@ -333,17 +385,16 @@ def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advan
     layers = {query.name: values}
     if std:
         layers[f"{query.name}_std"] = np.concatenate([*query.std(source, names)] or [values])
-    return Answer(query, layers, lacked, share)
+    layers |= dict(zip(bound_names(query.name), bounds, strict=False))
+    return Answer(query, layers, lacked, share, novelty)
 
 
-def warn_of_std(answers: Iterable[Answer]) -> None:
-    """Warn where standard deviations are those of samples whose landmarks were all measured, and they were not."""
-    names = [answer.query.name for answer in answers if answer.lacked.any()]
-    if names:
-        warn(
-            f"{', '.join(names)}: samples lack landmarks, which are filled in and then taken as measured, so that "
-            "standard deviations are too small."
-        )
+def warn_of_std(names: Sequence[str]) -> None:
+    """Warn that standard deviations are those of samples whose landmarks were all measured, and they were not."""
+    warn(
+        f"{', '.join(names)}: samples lack landmarks, which are filled in and then taken as measured, so that "
+        "standard deviations are too small."
+    )
 
 
 def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | None) -> str:
@@ -367,8 +418,8 @@ def measured_and_inferred(whole: AnnData | MuData, inferred: AnnData) -> MuData:
             both.mod["inferred"] = inferred
             both.update()
             return both
-        obs = inferred.obs.drop(columns=MISSING, errors="ignore")
-        inferred.obs = inferred.obs[[column for column in inferred.obs if column == MISSING]]
+        obs = inferred.obs.drop(columns=[*OF_SAMPLES], errors="ignore")
+        inferred.obs = inferred.obs[[column for column in inferred.obs if column in OF_SAMPLES]]
         both = MuData({"measured": tables_in_memory(whole).copy(), "inferred": inferred})
     both.obs = obs
     return both

@@ -22,15 +22,20 @@ from gexinfer.engine.report import say, warn
 from gexinfer.methods import get_method
 from gexinfer.pp._match_genes import look_up
 from gexinfer.tl._adapt import Adapt, as_they_are, other_platform, to_moments, to_ranks
+from gexinfer.tl._intervals import Interval, at_targets
 
 EVERY = slice(None)
 
 
 class Inferred(NamedTuple):
-    """A block of an answer: (rows, genes) values, and (rows, landmarks) which of them a row lacked."""
+    """A block of an answer: (rows, genes) values, (rows, landmarks) landmarks, and which of them a row lacked.
+
+    Missing landmarks are filled in by their conditional mean; NaN with a method that does without.
+    """
 
     values: Float
     missing: NDArray[np.bool_]
+    landmarks: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Query:
     device: str
     # The row of the whole query at which the matrix starts that is passed, for messages.
     first: int = 0
+    interval: Interval | None = None
+    # The targets that are written, all where it is not given.
+    kept: NDArray[np.bool_] | None = None
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -55,6 +63,11 @@ class Query:
     @property
     def any_panel(self) -> bool:
         return get_method(self.fitted.method).any_panel
+
+    def places(self, names: pd.Index) -> Indices:
+        """Return where the targets that are written stand among the names, -1 for the others."""
+        places = locate(self.fitted.targets, names)
+        return places if self.kept is None else np.where(self.kept, places, -1)
 
     def blocks(self, source: Any, rows: slice = EVERY) -> Iterator[NDArray[np.floating]]:
         """Yield (rows, landmarks), brought to the training rows' scale, NaN for what is missing."""
@@ -86,7 +99,7 @@ class Query:
 
     def infer(self, source: Any, names: pd.Index, rows: slice = EVERY) -> Iterator[Inferred]:
         """Yield the answer in data units: landmarks measured or filled in, targets inferred, other genes NaN."""
-        landmarks, targets = locate(self.fitted.landmarks, names), locate(self.fitted.targets, names)
+        landmarks, targets = locate(self.fitted.landmarks, names), self.places(names)
         shown, wanted = landmarks >= 0, targets >= 0
         to_landmarks, to_targets = run_of(landmarks[shown]), run_of(targets[wanted])
         others = np.setdiff1d(np.arange(len(names)), np.concatenate([landmarks[shown], targets[wanted]]))
@@ -100,22 +113,22 @@ class Query:
         for filled, inferred in self.fitted.predict_blocks(blocks(), device=self.device):
             block = given.popleft()
             missing = np.isnan(block)
-            if missing.any():
-                block = np.where(missing, filled, block)
+            whole = np.where(missing, filled, block) if missing.any() else block
             values = np.empty((len(block), len(names)), np.float32)
             values[:, others] = np.nan
-            values[:, to_landmarks] = block if shown.all() else block[:, shown]
+            values[:, to_landmarks] = whole if shown.all() else whole[:, shown]
             values[:, to_targets] = inferred if wanted.all() else inferred[:, wanted]
-            yield Inferred(values, missing)
+            yield Inferred(values, missing, block if self.any_panel else whole)
+
+    def novelty(self, block: Inferred) -> Float:
+        """Return (rows,) how unlike the training rows they are."""
+        return self.fitted.novelty(block.landmarks, block.missing)
 
     def std(self, source: Any, names: pd.Index) -> Iterator[Float]:
         """Yield (rows, genes) standard deviations of inferred targets, NaN for other genes."""
-        targets = locate(self.fitted.targets, names)
-        wanted = targets >= 0
+        targets = self.places(names)
         for block in self.fitted.std_blocks(self.blocks(source), device=self.device):
-            values = np.full((len(block), len(names)), np.nan, np.float32)
-            values[:, targets[wanted]] = block[:, wanted]
-            yield values
+            yield at_targets(block, targets, len(names))
 
 
 def run_of(places: Indices) -> Indices | slice:

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from gexinfer._names import listed
 from gexinfer._record import PREDICT_ROWS, to_bytes
-from gexinfer._slots import MISSING, PREDICTED, ROLE
+from gexinfer._slots import PREDICTED, ROLE
+from gexinfer.engine.blocks import Float
 from gexinfer.engine.cluster import client_for
 from gexinfer.engine.report import Advance, say, steps
-from gexinfer.tl._answers import Answer, roles
+from gexinfer.tl._answers import Answer, roles, tell_of_novelty, write_trust
 from gexinfer.tl._lazy import rows_per_block
 from gexinfer.tl._query import Query
 
@@ -62,12 +63,13 @@ class Store:
     def mark(self, shard: int) -> Path:
         return self.marks / f"{shard}.npz"
 
-    def write(self, shard: int, values: NDArray[np.floating], missing: NDArray[np.bool_]) -> None:
-        """Write a shard, then its mark: each sample's share of missing landmarks, and which some sample lacked."""
+    def write(self, shard: int, values: NDArray[np.floating], missing: NDArray[np.bool_], novelty: Float) -> None:
+        """Write a shard, then its mark: each sample's share of missing landmarks and novelty, and which some lacked."""
         start = shard * self.rows
         zarr.open_array(self.data / "X", mode="r+")[start : start + len(values)] = values
         partial = self.marks / f"{shard}.partial.npz"
-        np.savez(partial, missing=missing.mean(axis=1, dtype=np.float32), lacked=missing.any(axis=0))
+        shares = missing.mean(axis=1, dtype=np.float32)
+        np.savez(partial, missing=shares, lacked=missing.any(axis=0), novelty=novelty)
         partial.replace(self.mark(shard))
 
 
@@ -99,12 +101,12 @@ def stream(
         lock.release()
 
 
-def check_path(path: Path, models: Sequence[str], *, std: bool) -> None:
+def check_path(path: Path, models: Sequence[str], *, more: bool) -> None:
     """Refuse what no store could hold, or where none could be written, before anything is read."""
-    if len(models) != 1 or std:
+    if len(models) != 1 or more:
         raise ValueError(
-            f"output={str(path)!r} holds the values of one model, and no standard deviations; there are "
-            f"{listed(models)}. Name one with key=, and leave out std=."
+            f"output={str(path)!r} holds the values of one model, and no standard deviations or intervals; there are "
+            f"{listed(models)}. Name one with key=, and leave out std= and interval=."
         )
     if os.path.lexists(path):
         raise FileExistsError(f"There is {str(path)!r} already; delete it, or choose another output=.")
@@ -209,37 +211,39 @@ def write_here(store: Store, query: Query, source: Any, todo: list[int], advance
     """Write shards one after another, each while the next one is inferred."""
     with ThreadPoolExecutor(1) as thread:
         writing: Future[None] | None = None
-        for shard, values, missing in filled(store, query, source, todo, advance):
+        for shard, values, missing, novelty in filled(store, query, source, todo, advance):
             if writing is not None:
                 writing.result()
-            writing = thread.submit(store.write, shard, values, missing)
+            writing = thread.submit(store.write, shard, values, missing, novelty)
         if writing is not None:
             writing.result()
 
 
 def filled(
     store: Store, query: Query, source: Any, todo: list[int], advance: Advance
-) -> Iterator[tuple[int, NDArray[np.floating], NDArray[np.bool_]]]:
+) -> Iterator[tuple[int, NDArray[np.floating], NDArray[np.bool_], Float]]:
     """Yield shards with their values, reading on where one follows another."""
     for run in np.split(np.array(todo, int), np.flatnonzero(np.diff(todo) > 1) + 1):
         rows = slice(int(run[0]) * store.rows, rows_of(store, int(run[-1])).stop) if len(run) else slice(0, 0)
         blocks = query.infer(source, store.names, rows)
-        values, missing, at = np.empty((0, 0), store.dtype), np.empty((0, 0), bool), 0
+        values, missing, novelty, at = np.empty((0, 0), store.dtype), np.empty((0, 0), bool), np.empty(0, np.float32), 0
         for shard in run:
             place = rows_of(store, int(shard))
             size = place.stop - place.start
             answer = np.empty((size, len(store.names)), store.dtype)
-            lacks = np.empty((size, len(query.columns)), bool)
+            lacks, unlike = np.empty((size, len(query.columns)), bool), np.empty(size, np.float32)
             done = 0
             while done < size:
                 if at == len(values):
                     block = next(blocks)
                     values, missing, at = narrowed(block.values, store.dtype), block.missing, 0
+                    novelty = query.novelty(block)
                     advance(len(values), query.name)
                 n = min(size - done, len(values) - at)
                 answer[done : done + n], lacks[done : done + n] = values[at : at + n], missing[at : at + n]
+                unlike[done : done + n] = novelty[at : at + n]
                 done, at = done + n, at + n
-            yield int(shard), answer, lacks
+            yield int(shard), answer, lacks, unlike
 
 
 def narrowed(values: NDArray[np.floating], dtype: str) -> NDArray[np.floating]:
@@ -275,7 +279,8 @@ def write_shard(held: tuple[Store, Query], shard: int, part: Any) -> int:
         )
     blocks = [*replace(query, first=shard * store.rows).infer(part, store.names)]
     values = np.concatenate([narrowed(block.values, store.dtype) for block in blocks])
-    store.write(shard, values, np.concatenate([block.missing for block in blocks]))
+    missing, novelty = [block.missing for block in blocks], [query.novelty(block) for block in blocks]
+    store.write(shard, values, np.concatenate(missing), np.concatenate(novelty))
     return len(values)
 
 
@@ -284,8 +289,11 @@ def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
     marks = [np.load(store.mark(shard)) for shard in range(-(-store.n // store.rows))]
     lacked = np.logical_or.reduce([~query.there, *(mark["lacked"] for mark in marks)])
     shares = np.concatenate([np.empty(0, np.float32), *(mark["missing"] for mark in marks)])
-    bare = AnnData(obs=tables_of(adata).assign(**{MISSING: shares}), var=pd.DataFrame(index=store.names))
-    bare.var[ROLE] = roles(bare, {query.name: Answer(query, {}, lacked, shares)}, before=False)
+    novelty = np.concatenate([np.empty(0, np.float32), *(mark["novelty"] for mark in marks)])
+    answer = Answer(query, {}, lacked, shares, novelty)
+    bare = AnnData(obs=tables_of(adata).assign(**dict(answer.of_samples())), var=pd.DataFrame(index=store.names))
+    bare.var[ROLE] = roles(bare, {query.name: answer}, before=False)
+    write_trust(bare, {query.name: answer})
     root = zarr.open_group(store.data, mode="r+")
     for slot, value in (("obs", bare.obs), ("var", bare.var), ("uns", {PREDICTED: np.array(["X"], dtype=object)})):
         write_slot(root, slot, value)
@@ -294,6 +302,7 @@ def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
         left.unlink()
     if lacked.any():
         say(f"predict: {query.name} infers {lacked.sum():,} of {len(lacked):,} landmarks, too, that samples lack")
+    tell_of_novelty([answer])
     store.data.replace(path)
     # Last: without its marks the work could not be taken up again.
     shutil.rmtree(store.folder)
