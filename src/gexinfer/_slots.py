@@ -23,6 +23,11 @@ ROLES = ("not in model", "landmark", "inferred")
 # The share of landmarks that a sample lacked.
 MISSING = "gexinfer_missing"
 EVALUATION = "gexinfer_evaluation"
+# Of models by name: which landmarks matter to a target, and what hidden units say more than landmarks do.
+EXPLAINED = "gexinfer_explained"
+NONLINEARITY = "gexinfer_nonlinearity"
+ENRICHMENT = "gexinfer_enrichment"
+PARTIAL_DEPENDENCE = "gexinfer_partial_dependence"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 # The sorted profile that samples were quantile-normalised to.

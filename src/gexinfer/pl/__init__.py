@@ -2,7 +2,20 @@
 
 from gexinfer.pl._error_density import error_density
 from gexinfer.pl._error_scatter import error_scatter
+from gexinfer.pl._influence import influence
+from gexinfer.pl._nonlinearity import nonlinearity
+from gexinfer.pl._partial_dependence import partial_dependence
 from gexinfer.pl._terms import terms
 from gexinfer.pl._training import training
+from gexinfer.pl._weights import weights
 
-__all__ = ["error_density", "error_scatter", "terms", "training"]
+__all__ = [
+    "error_density",
+    "error_scatter",
+    "influence",
+    "nonlinearity",
+    "partial_dependence",
+    "terms",
+    "training",
+    "weights",
+]
