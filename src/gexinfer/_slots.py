@@ -29,6 +29,11 @@ NOVELTY, PERCENTILE = "gexinfer_novelty", "gexinfer_novelty_percentile"
 INTERVALS, COVERAGE = "gexinfer_intervals", "gexinfer_coverage"
 # How well a gene's own profile is recalled by the inferred one, and whether that is enough.
 RECALL, TRUSTED = "gexinfer_recall", "gexinfer_trusted"
+# Of models by name: which landmarks matter to a target, and what hidden units say more than landmarks do.
+EXPLAINED = "gexinfer_explained"
+NONLINEARITY = "gexinfer_nonlinearity"
+ENRICHMENT = "gexinfer_enrichment"
+PARTIAL_DEPENDENCE = "gexinfer_partial_dependence"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 # The sorted profile that samples were quantile-normalised to.

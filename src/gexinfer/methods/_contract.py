@@ -75,6 +75,11 @@ class Method:
     std: Callable[[Model, Any, Iterable[Float], str], Iterator[Float]] | None = None
     # The most similar training samples of each row: (rows, SIMILAR) their places and their weights, the largest first.
     similar: Callable[[Model, Any, Iterable[Float], str], Iterator[tuple[Indices, Float]]] | None = None
+    # `jacobian(model, config, X, weights, device)`: how much each target changes with each landmark, in each row times
+    # the (row, landmark) weight, summed over rows: (landmarks, targets) of standardised genes.
+    jacobian: Callable[[Model, Any, Float, Float, str], Float] | None = None
+    # The hidden units that the output sees: for each block of landmarks one array for each network of the model.
+    hidden: Callable[[Model, Any, Iterable[Float], str], Iterator[list[Float]]] | None = None
     # Takes rows that lack landmarks, as NaN, and yields (rows, landmarks + targets), the lacking ones inferred, too.
     any_panel: bool = False
     # Arrays of the model that say something of each target, for people to read beside the gene.

@@ -4,9 +4,26 @@ from gexinfer.pl._coverage import coverage
 from gexinfer.pl._error_density import error_density
 from gexinfer.pl._error_scatter import error_scatter
 from gexinfer.pl._gene import gene
+from gexinfer.pl._influence import influence
+from gexinfer.pl._nonlinearity import nonlinearity
 from gexinfer.pl._novelty import novelty
+from gexinfer.pl._partial_dependence import partial_dependence
 from gexinfer.pl._sample import sample
 from gexinfer.pl._terms import terms
 from gexinfer.pl._training import training
+from gexinfer.pl._weights import weights
 
-__all__ = ["coverage", "error_density", "error_scatter", "gene", "novelty", "sample", "terms", "training"]
+__all__ = [
+    "coverage",
+    "error_density",
+    "error_scatter",
+    "gene",
+    "influence",
+    "nonlinearity",
+    "novelty",
+    "partial_dependence",
+    "sample",
+    "terms",
+    "training",
+    "weights",
+]
