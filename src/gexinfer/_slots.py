@@ -29,6 +29,11 @@ PREDICTED = "gexinfer_predicted"
 QUANTILES = "gexinfer_quantiles"
 # Under which names a gene's columns stood before.
 MATCHED_FROM = "gexinfer_matched_from"
+# Error against the number of training samples, and against options: tables.
+LEARNING_CURVE = "gexinfer_learning_curve"
+SWEEP = "gexinfer_sweep"
+SWEEP_CURVES = "gexinfer_sweep_curves"
+TUNE = "gexinfer_tune"
 METRICS = ("mae", "mae_data", "pearson", "r2")
 # What a fit says of each gene.
 PER_GENE = ("penalty", "n_landmarks")
@@ -217,3 +222,9 @@ def split_by(adata: AnnData) -> str:
     if not isinstance(info, Mapping) or not {"by", "rows"} <= set(info):
         return "by hand"
     return str(info["by"]) if np.isin(split_digests(adata), np.asarray(info["rows"])).all() else "by hand"
+
+
+def split_groups(adata: AnnData) -> str | None:
+    """Return the column of `obs` whose groups the present split kept together, None where it is not known of any."""
+    how = split_by(adata)
+    return how.removeprefix("by ") if how.startswith("by ") and how != "by hand" else None

@@ -318,4 +318,14 @@ def std(model: Model, config: Kernel, blocks: Iterable[Float], device: str) -> I
         yield (variance.sqrt_()[:, None] * signal).cpu().numpy()
 
 
-METHOD = Method("kernel", Kernel, fit, predict, selects=Kernel.chooses, holds_samples=True, std=std)
+METHOD = Method(
+    "kernel",
+    Kernel,
+    fit,
+    predict,
+    selects=Kernel.chooses,
+    holds_samples=True,
+    std=std,
+    # All else is chosen by the fit.
+    space={"kernel": ["arccos", "rbf", "laplace"]},
+)
