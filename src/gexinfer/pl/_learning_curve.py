@@ -10,8 +10,8 @@ from gexinfer._names import listed
 from gexinfer._slots import LEARNING_CURVE
 from gexinfer.pl._style import DASHES, FONT, as_names, colours, dress, new_axes, plain_ticks, table_in
 
-# What a tick may begin with: 1, 2, 5, 10, ...
-STEPS = (1, 1.5, 2, 3, 4, 5, 7)
+# What ticks may begin with: few where these give enough.
+STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.2)))
 
 
 def learning_curve(adata: AnnData, methods: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
@@ -69,15 +69,20 @@ def learning_curve(adata: AnnData, methods: str | Sequence[str] | None = None, *
     if "mean" in drawn:
         high = min(high, 1.1 * curves.loc["mean", "mean"].max())
     ax.set(xscale="log", yscale="log")
-    plain_ticks(ax.xaxis, sorted(set(table.groupby("size")["n_train"].mean().round())))
+    low, high = low / 1.05, high * 1.05
+    ax.set_ylim(low, high)
+    plain_ticks(ax.xaxis, ticks(curves["n_train"].min(), curves["n_train"].max()))
     plain_ticks(ax.yaxis, ticks(low, high))
-    ax.set_ylim(low / 1.05, high * 1.05)
     ax.legend(fontsize=FONT - 1, frameon=False)
     dress(ax, "training samples", "test MAE over genes (sd units)")
     return ax
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return numbers that are easy to read, from below `low` to above `high`."""
+    """Return numbers between these that are easy to read, more of them where they are close together."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    return [step * decade for decade in decades for step in STEPS]
+    for steps in STEPS:
+        found = [step * decade for decade in decades for step in steps if low <= step * decade <= high]
+        if len(found) > 2:
+            break
+    return found

@@ -16,7 +16,7 @@ from anndata import AnnData
 
 from gexinfer._names import listed
 from gexinfer._record import PREDICT_ROWS, FittedModel
-from gexinfer._slots import SPLIT, split_rows
+from gexinfer._slots import SPLIT, check_name, split_rows
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Rows, Scale, Wide, dense, row_slices
 from gexinfer.engine.moments import moments
@@ -47,6 +47,7 @@ def planned(options: Mapping[str, Mapping[str, Any]], sides: Sides) -> Plans:
     for name, given in options.items():
         own = {option: value for option, value in given.items() if option != "method"}
         method = get_method(given.get("method", name))
+        check_name(name, method.name)
         plans[name] = method, configure(method, own)
         check_validation(method, plans[name][1], sides)
     return plans
@@ -167,6 +168,9 @@ class Troubles:
                 yield
             except (ArithmeticError, ValueError) as error:
                 self.failed.setdefault(model, []).append((label, str(error)))
+            except KeyboardInterrupt:
+                caught.clear()  # that a network was cut short is told of the whole, and there is no model to go on with
+                raise
             finally:
                 own = [message for message in caught if message.category is UserWarning]
                 self.warned.setdefault(model, []).extend((label, str(message.message)) for message in own)

@@ -182,7 +182,7 @@ def tune(
                 trial = next_trial(study, starts)
                 setting = {name: suggested(trial, name, span) for name, span in searched.items()}
                 label = ", ".join(f"{name}={shown(value)}" for name, value in setting.items())
-                run = Run(progress=False, callback=partial(after_epoch, trial, advance))
+                run = Run(progress=False, callback=partial(after_epoch, trial, len(done), advance))
                 error, state = None, TrialState.FAIL
                 with troubles.kept(chosen.name, label):
                     try:
@@ -193,7 +193,7 @@ def tune(
                         state = TrialState.PRUNED
                 study.tell(trial, error, state)
                 done = finished(study)
-                advance(1, f"trial {trial.number}: {STATES[state.name]}, the best MAE val {best_of(done):.4f}")
+                advance(1, f"trial {len(done) - 1}: {STATES[state.name]}, the best MAE val {best_of(done):.4f}")
         except KeyboardInterrupt:
             if not np.isfinite(best_of(done)):
                 raise
@@ -360,11 +360,11 @@ def suggested(trial: Trial, name: str, span: list[Any] | Range) -> Any:
     return trial.suggest_float(name, span.low, span.high, log=span.log)
 
 
-def after_epoch(trial: Trial, advance: Advance, told: Mapping[str, Any]) -> None:
+def after_epoch(trial: Trial, number: int, advance: Advance, told: Mapping[str, Any]) -> None:
     """Show an epoch of a network and give it up where it is worse than others."""
     from optuna import TrialPruned
 
-    advance(0, f"trial {trial.number}: epoch {told['epoch']}/{told['epochs']}, MAE val {told['validation_mae']:.4f}")
+    advance(0, f"trial {number}: epoch {told['epoch']}/{told['epochs']}, MAE val {told['validation_mae']:.4f}")
     if " block " in told["title"]:
         return  # of some targets alone, so that there is nothing to compare it with
     trial.report(told["validation_mae"], told["epoch"])
