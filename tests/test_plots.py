@@ -387,3 +387,86 @@ def test_explanations_are_drawn_where_told_and_say_what_lacks(explained, small):
     ):
         with pytest.raises(KeyError, match=call):
             function(small)
+
+
+@pytest.mark.filterwarnings("ignore:ols")
+def test_learning_curve(small, evaluated):
+    table = gx.tl.learning_curve(small, ["ridge", "ols", "knn"], repeats=2, sizes=[60, 120, 168], progress=False)
+    ax = gx.pl.learning_curve(small)
+    means = table.groupby(["model", "size"])["mae"].mean()
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == ["ridge", "ols", "knn", "mean predictor"]
+    for name, line in lines.items():
+        np.testing.assert_allclose(line.get_ydata(), means[name.removesuffix(" predictor")], rtol=1e-6)
+        np.testing.assert_array_equal(line.get_xdata(), [60, 120, 168])
+    assert len(ax.collections) == 3
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["70", "100", "150"]
+    low, high = ax.get_ylim()
+    assert all(low < tick < high for tick in ax.get_yticks())
+    assert 2 < len(ax.get_yticks()) < 12
+    # Least squares with hardly more rows than landmarks is beyond the axis.
+    assert means["mean"].max() < high < means["ols"].max()
+    assert drawn(ax) > 5000
+    assert [line.get_label() for line in gx.pl.learning_curve(small, "knn").lines] == ["knn"]
+    with pytest.raises(
+        KeyError, match="no model 'lasso'; it has 'mean', 'ridge', 'ols', 'knn'. Name it in gexinfer.tl"
+    ):
+        gx.pl.learning_curve(small, ["ridge", "lasso"])
+    with pytest.raises(KeyError, match="no 'gexinfer_learning_curve'; run gexinfer.tl.learning_curve"):
+        gx.pl.learning_curve(evaluated)
+
+
+def test_error_by_size(small, evaluated):
+    grid = {"layers": [1, 2], "hidden": [8, 16, 32], "dropout": [0.0, 0.2]}
+    table = gx.tl.sweep(small, "dgex", grid, against=["mean", "ridge"], epochs=20, progress=False)
+    ax = gx.pl.error_by_size(small)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines)[:2] == ["1 hidden layer", "2 hidden layers"]
+    for depth, line in zip((1, 2), lines.values(), strict=False):
+        np.testing.assert_array_equal(line.get_xdata(), [8, 16, 32])
+        for width, y in zip([8, 16, 32], line.get_ydata(), strict=True):
+            of_size = table[(table["layers"] == depth) & (table["hidden"] == width)]
+            assert y == of_size.loc[of_size["validation_mae"].idxmin(), "mae"]
+    assert f"ridge ({table['mae']['ridge']:.3f})" in lines
+    assert f"mean ({table['mae']['mean']:.3f}), above the axis" in lines
+    assert ax.get_ylim()[1] < table["mae"]["mean"]
+    assert drawn(ax) > 5000
+    gx.tl.sweep(small, "dgex", {"hidden": [8, 16]}, against=[], epochs=2, progress=False)
+    assert [line.get_label() for line in gx.pl.error_by_size(small).lines] == ["dgex"]
+    gx.tl.sweep(small, "kernel", {"depth": [1, 2]}, progress=False)
+    with pytest.raises(ValueError, match="is not over hidden=, the width of a network; run gexinfer.tl.sweep"):
+        gx.pl.error_by_size(small)
+    with pytest.raises(ValueError, match="does not learn by epochs; run gexinfer.tl.sweep"):
+        gx.pl.training(small, sweep=True)
+    with pytest.raises(KeyError, match="no 'gexinfer_sweep'; run gexinfer.tl.sweep"):
+        gx.pl.error_by_size(evaluated)
+
+
+def test_training_of_a_sweep(small, evaluated):
+    grid = {"dropout": [0.0, 0.1, 0.25]}
+    table = gx.tl.sweep(small, "dgex", grid, against=["ridge", "knn"], epochs=6, hidden=16, progress=False)
+    ax = gx.pl.training(small, sweep=True)
+    curves = small.uns["gexinfer_sweep_curves"]
+    for setting, found in curves.groupby("setting"):
+        (line,) = [one for one in ax.lines if one.get_label() == f"{setting} ({table['mae'][setting]:.3f})"]
+        np.testing.assert_array_equal(line.get_ydata(), found["test_mae"])
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == table["best_epoch"].dropna().tolist()
+    assert any(line.get_label() == f"ridge ({table['mae']['ridge']:.3f})" for line in ax.lines)
+    assert ax.get_ylabel() == "test MAE over genes (sd units)"
+    assert drawn(ax) > 5000
+    some = gx.pl.training(small, ["dropout=0.1"], against="knn", sweep=True)
+    assert len(some.lines) == 3
+    with pytest.raises(
+        KeyError, match="has no 'dropout=0.2'; it has the settings 'dropout=0', .* against 'ridge', 'knn'"
+    ):
+        gx.pl.training(small, "dropout=0.2", sweep=True)
+    with pytest.raises(KeyError, match="no 'gexinfer_sweep'; run gexinfer.tl.sweep"):
+        gx.pl.training(evaluated, sweep=True)
+    gx.tl.sweep(small, "dgex", {"hidden": [8]}, against=[], epochs=1, progress=False)
+    gx.tl.learning_curve(small, ["ridge"], sizes=[168], repeats=1, progress=False)
+    _, own = plt.subplots()
+    assert gx.pl.training(small, sweep=True, ax=own) is own
+    assert gx.pl.error_by_size(small, ax=own) is own
+    assert gx.pl.learning_curve(small, ax=own) is own

@@ -47,6 +47,11 @@ GROUPS = "gexinfer_evaluation_groups"
 FOLDS = "gexinfer_evaluation_folds"
 # Baselines that stand beside all models.
 MEAN, NEAREST = "mean", "nearest"
+# Error against the number of training samples, and against options: tables.
+LEARNING_CURVE = "gexinfer_learning_curve"
+SWEEP = "gexinfer_sweep"
+SWEEP_CURVES = "gexinfer_sweep_curves"
+TUNE = "gexinfer_tune"
 # What a fit says of each gene.
 PER_GENE = ("penalty", "n_landmarks")
 

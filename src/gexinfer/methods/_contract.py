@@ -90,10 +90,17 @@ class Method:
     from_start: Mapping[str, Scalar] = field(default_factory=dict)
     # Whether samples of which only the landmarks are known take part.
     takes_unlabeled: bool = False
+    # What is worth tuning, as `tl.tune` takes it: a list of values, or the lowest and the highest, and "log".
+    space: Mapping[str, Any] = field(default_factory=dict)
 
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:
     """Return the method's config for the user's options, or say which options there are."""
+    return method.config(**checked_options(method, options))
+
+
+def checked_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's options with plain values, or say which there are and of what kind; not if they go together."""
     hints = get_type_hints(method.config)
     kinds = {option.name: hints[option.name] for option in fields(method.config)}
     plain = {}
@@ -106,7 +113,7 @@ def configure(method: Method, options: Mapping[str, Any]) -> Any:
         # None where it is the default says: choose.
         if plain[name] is not None or getattr(method.config, name, ...) is not None:
             check_option(name, plain[name], kinds[name])
-    return method.config(**plain)
+    return plain
 
 
 def check_option(name: str, value: Any, kind: Any) -> None:

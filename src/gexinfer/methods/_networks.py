@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn import functional as F
 
-from gexinfer.engine.blocks import Float, Indices
+from gexinfer.engine.blocks import Float, Indices, Pairs
 from gexinfer.engine.device import fast_products, pick_device
 from gexinfer.engine.linear import linear
 from gexinfer.engine.loop import Loss, Plan, Player, Step, Trained, train
@@ -65,6 +65,17 @@ MODERN: dict[str, Any] = {
     "ema": 0.0,
     "batch_size": 128,
     "learning_rate": 2e-3,
+}
+
+
+# Around the modern recipe: what moved the error most in benchmarks/search_recipe.py.
+SPACE: dict[str, Any] = {
+    "layers": [1, 2, 3],
+    "hidden": [250, 500, 1000, 2000],
+    "dropout": (0.0, 0.5),
+    "input_noise": (0.0, 0.6),
+    "weight_decay": (0.3, 30.0, "log"),
+    "learning_rate": (3e-4, 1e-2, "log"),
 }
 
 
@@ -426,7 +437,8 @@ def learn(
         title,
         asdict(config),
     )
-    found = train(learning, plan, training, validation, task.run, task.unlabeled)
+    test = None if task.run.test is None else Pairs(task.run.test, task.train.scale).only(targets)
+    found = train(learning, plan, training, validation, task.run, task.unlabeled, test)
     return replace(found, parameters=learning.learned(found.parameters))
 
 

@@ -15,6 +15,7 @@ from gexinfer.methods._contract import Method
 from gexinfer.methods._networks import (
     MODERN,
     SHAPE,
+    SPACE,
     NetworkOptions,
     Perceptron,
     by_recipe,
@@ -94,6 +95,7 @@ METHOD = Method(
     hidden=hidden,
     by_epochs=True,
     shape=SHAPE,
+    space=SPACE,
     # The best of 1e-4, 3e-4 and 1e-3 on cohorts left out of the bundled data.
     from_start={"learning_rate": 3e-4},
 )

@@ -352,4 +352,15 @@ def std(model: Model, config: Kernel, blocks: Iterable[Float], device: str) -> I
         yield (variance.sqrt_()[:, None] * signal).cpu().numpy()
 
 
-METHOD = Method("kernel", Kernel, fit, predict, selects=Kernel.chooses, holds_samples=True, std=std, jacobian=jacobian)
+METHOD = Method(
+    "kernel",
+    Kernel,
+    fit,
+    predict,
+    selects=Kernel.chooses,
+    holds_samples=True,
+    std=std,
+    jacobian=jacobian,
+    # All else is chosen by the fit.
+    space={"kernel": ["arccos", "rbf", "laplace"]},
+)
