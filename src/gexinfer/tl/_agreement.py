@@ -16,8 +16,8 @@ from gexinfer._names import listed
 from gexinfer.engine.blocks import Float, Indices, Wide
 
 COMPONENTS = 50
-# Folds of one division into training and test samples, and how many divisions are drawn.
-FOLDS, REPEATS = 5, 5
+# Folds of a division into training and test samples, and how many divisions are drawn: one of more than MANY samples.
+FOLDS, REPEATS, MANY = 5, 5, 1000
 # At most, and at most this share of the samples: of few samples many are neighbours by chance.
 NEIGHBORS, NEIGHBOR_SHARE = 15, 0.1
 # The same of genes that differ most.
@@ -108,7 +108,7 @@ def divisions(groups: Groups, blocks: Groups | None, rng: np.random.Generator) -
     n_folds = min(FOLDS, int(pd.Series(members if units is None else units).groupby(codes).nunique().min()))
     kind = StratifiedKFold if blocks is None else StratifiedGroupKFold
     found = []
-    for _ in range(REPEATS):
+    for _ in range(REPEATS if len(members) <= MANY else 1):
         splitter = kind(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
         folds = [(members[train], members[test]) for train, test in splitter.split(codes, codes, units) if len(test)]
         if all(len(np.unique(groups.codes[train])) == len(groups.names) for train, _ in folds):

@@ -84,8 +84,9 @@ def downstream(
 
     `classification`
         `balanced_accuracy`, and `recall` of each group: linear discriminant analysis, shrunken, on 50 principal
-        components of standardised genes, 5 times in 5 folds. Every step is learned inside the folds. Where the split
-        was made by donor or cohort, none of these is divided. `sd` is over the 5 times, `n` counts samples.
+        components of standardised genes, 5 times in 5 folds (once of more than 1,000 samples, fewer folds of groups
+        with fewer). Every step is learned inside the folds. Where the split was made by donor or cohort, none of these
+        is divided. `sd` is over the 5 times, not what other samples would change; `n` counts samples.
     `neighbors`
         `shared`: of a sample's 15 nearest test samples by measured values (at most a tenth of all), the share that is
         found; in 50 principal components of genes that are not scaled. `sd` is over samples, `n` counts them.
