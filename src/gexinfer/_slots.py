@@ -34,6 +34,8 @@ EXPLAINED = "gexinfer_explained"
 NONLINEARITY = "gexinfer_nonlinearity"
 ENRICHMENT = "gexinfer_enrichment"
 PARTIAL_DEPENDENCE = "gexinfer_partial_dependence"
+# How far analyses of inferred values agree with those of measured ones.
+DOWNSTREAM = "gexinfer_downstream"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 # The sorted profile that samples were quantile-normalised to.

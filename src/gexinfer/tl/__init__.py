@@ -2,6 +2,7 @@
 
 from gexinfer.tl._compare import compare
 from gexinfer.tl._coverage import coverage
+from gexinfer.tl._downstream import downstream
 from gexinfer.tl._enrich import enrich
 from gexinfer.tl._evaluate import evaluate
 from gexinfer.tl._explain import explain
@@ -18,6 +19,7 @@ from gexinfer.tl._tune import tune
 __all__ = [
     "compare",
     "coverage",
+    "downstream",
     "enrich",
     "evaluate",
     "explain",
