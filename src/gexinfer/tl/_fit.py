@@ -289,7 +289,8 @@ def learn(
     error = ""
     if len(validation):
         mae, known = held_out(fitted, task)
-        fitted = replace(fitted, model=Model(model.arrays, {**model.notes, "validation_mae": mae}), known=known)
+        model = Model(model.arrays, {**model.notes, "validation_mae": mae})
+        fitted = replace(fitted, model=model, known={**fitted.known, **known})
         error = f", validation MAE {mae:.4f} standard deviations"
     if run.progress and (error or picked):
         say(f"fit: uns[{key!r}]{error}{picked}")
