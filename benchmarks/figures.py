@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/figures.py [figure_gene figure_sample ...]
 
-Writes docs/figures/<name>.png, all where none is named.
+Writes docs/figures/<name>.png, all where none is named. What takes long to measure is read from benchmarks/results.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import anndata as ad
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import tuning
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -62,7 +67,41 @@ def figure_sample() -> Figure:
     return gx.pl.sample(adata, novel, "kernel").figure
 
 
+def figure_learning_curve() -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
+    for ax, side in zip(axes, tuning.SIDES, strict=True):
+        adata = measured({"gexinfer_learning_curve": tuning.results()["curves"][side]})
+        gx.pl.learning_curve(adata, ax=ax)
+        ax.set_title(f"split {'at random' if side == 'random' else side}", fontsize=8)
+    low, high = zip(*(ax.get_ylim() for ax in axes), strict=True)
+    for ax in axes:
+        ax.set_ylim(min(low), max(high))
+    return figure
+
+
+def figure_error_by_size() -> Figure:
+    return whole(gx.pl.error_by_size(measured({"gexinfer_sweep": tuning.results()["size"]})))
+
+
+def figure_training() -> Figure:
+    found = tuning.results()["dropout"]
+    tables = {"gexinfer_sweep": found["table"], "gexinfer_sweep_curves": found["curves"]}
+    return whole(gx.pl.training(measured(tables), sweep=True))
+
+
+def measured(tables: dict[str, dict]) -> ad.AnnData:
+    """Return an object with the tables that the functions of `gexinfer.tl` wrote."""
+    adata = ad.AnnData(np.zeros((1, 1), np.float32))
+    adata.uns.update({slot: tuning.table_of(found) for slot, found in tables.items()})
+    return adata
+
+
+def whole(ax: Axes) -> Figure:
+    return ax.get_figure()
+
+
 def main() -> None:
+    mpl.use("Agg")
     figures = {name: make for name, make in globals().items() if name.startswith("figure_")}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *figures], help="which to draw")

@@ -176,7 +176,7 @@ def test_predict_never_overwrites_a_layer_made_after_the_fit(small):
         gx.tl.predict(small, progress=False)
 
 
-@pytest.mark.parametrize("key", ["a/b", "", "mean", "gexinfer_role"])
+@pytest.mark.parametrize("key", ["a/b", "", "mean", "nearest", "gexinfer_role"])
 def test_predict_refuses_names_that_would_ruin_a_file_or_a_slot(small, fitted, key):
     with pytest.raises(ValueError, match="cannot name a"):
         gx.tl.predict(small, model=gx.io.read_model(fitted, key="ridge"), key=key, progress=False)

@@ -1,64 +1,168 @@
 from __future__ import annotations
 
+import warnings
+
+import anndata as ad
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import arrays_of
-from scipy.stats import pearsonr
+import scipy.sparse as sp
+from conftest import arrays_of, standardised
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import r2_score
 
 import gexinfer as gx
 from gexinfer.methods import METHODS
 
+METRICS = ("mae", "mae_data", "rmse", "pearson", "spearman", "r2", "ccc")
+
+
+def slow(Y, P, unit):
+    """Return each metric of each column the obvious way; `unit` is a standard deviation in data units."""
+
+    def concordance(y, p):
+        return 2 * np.cov(y, p, ddof=0)[0, 1] / (y.var() + p.var() + (y.mean() - p.mean()) ** 2)
+
+    pairs = list(zip(Y.T, P.T, strict=True))
+    found = {"mae": np.abs(P - Y).mean(0) / unit, "mae_data": np.abs(P - Y).mean(0)}
+    found["rmse"] = np.sqrt(((P - Y) ** 2).mean(0)) / unit
+    found["r2"] = np.array([r2_score(y, p) for y, p in pairs])
+    found["ccc"] = np.array([concordance(y, p) for y, p in pairs])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scipy: a constant prediction has no correlation
+        found["pearson"] = np.array([pearsonr(y, p).statistic for y, p in pairs])
+        found["spearman"] = np.array([spearmanr(y, p).statistic for y, p in pairs])
+    return found
+
+
+def nearest_landmark(adata):
+    """Return what the landmark with the largest absolute correlation predicts, for all test rows, the obvious way."""
+    (X, Y), (x, _) = standardised(adata, "train", "test")
+    r = np.corrcoef(X.T, Y.T)[: X.shape[1], X.shape[1] :]
+    best = np.abs(r).argmax(0)
+    mean, sd = (getattr(arrays_of(adata, "train")[1], what)(0) for what in ("mean", "std"))
+    return mean + (sd + 1e-3) * r[best, np.arange(r.shape[1])] * x[:, best]
+
 
 def test_every_number_is_the_obvious_one(fitted):
     table = gx.tl.evaluate(fitted)
+    assert set(table.index) == {*METHODS, "nearest"}
     _, Y = arrays_of(fitted, "test")
-    unit = arrays_of(fitted, "train")[1].std(0) + 1e-3
+    train = arrays_of(fitted, "train")[1]
+    # As float32: a lasso without landmarks predicts it, and must not be told from it.
+    mean, unit = train.mean(0).astype(np.float32).astype(float), train.std(0) + 1e-3
     test, target = (fitted.obs["split"] == "test").to_numpy(), ~fitted.var["landmark"].to_numpy()
     errors = {}
-    for key in METHODS:
-        P = fitted.layers[key][test][:, target].astype(float)
-        mae = np.abs(P - Y).mean(0)
-        errors[key] = mae / unit
-        np.testing.assert_allclose(fitted.varm["gexinfer_mae"][key][target], mae / unit, rtol=1e-5)
-        np.testing.assert_allclose(fitted.varm["gexinfer_mae_data"][key][target], mae, rtol=1e-5)
-        r2 = [r2_score(y, p) for y, p in zip(Y.T, P.T, strict=True)]
-        np.testing.assert_allclose(fitted.varm["gexinfer_r2"][key][target], r2, rtol=1e-4, atol=1e-5)
-        row = table.loc[key]
-        assert row["mae"] == pytest.approx((mae / unit).mean(), rel=1e-5)
-        assert row["mae_sd"] == pytest.approx((mae / unit).std(), rel=1e-5)
-        assert row["mae_data"] == pytest.approx(mae.mean(), rel=1e-5)
-        assert row["r2"] == pytest.approx(np.median(r2), abs=1e-5)
-        assert (row["n_samples"], row["n_genes"], row["split_by"]) == (36, 90, "random")
-        if key != "mean":
-            r = [pearsonr(y, p).statistic for y, p in zip(Y.T, P.T, strict=True)]
-            np.testing.assert_allclose(fitted.varm["gexinfer_pearson"][key][target], r, rtol=1e-4, atol=1e-6)
-            assert row["pearson"] == pytest.approx(np.median(r), rel=1e-4)
-    assert table.loc["knn", "gain_over_ridge"] == pytest.approx(
-        1 - errors["knn"].mean() / errors["ridge"].mean(), rel=1e-4
-    )
+    for key in table.index:
+        P = nearest_landmark(fitted) if key == "nearest" else fitted.layers[key][test][:, target].astype(float)
+        of_genes, row = slow(Y, P, unit), table.loc[key]
+        of_samples = slow(((Y - mean) / unit).T, ((P - mean) / unit).T, 1) | {"mae_data": np.abs(P - Y).mean(1)}
+        errors[key] = of_genes["mae"]
+        for metric in METRICS:
+            # The mean is one number for a gene, but not the same for all genes.
+            if key == "mean" and metric in ("pearson", "spearman"):
+                assert fitted.varm[f"gexinfer_{metric}"][key].isna().all()
+                assert fitted.obsm[f"gexinfer_sample_{metric}"][key].isna().all()
+                continue
+            found = fitted.varm[f"gexinfer_{metric}"][key]
+            np.testing.assert_allclose(found[target], of_genes[metric], rtol=1e-4, atol=1e-5, err_msg=metric)
+            assert found[~target].isna().all()
+            found = fitted.obsm[f"gexinfer_sample_{metric}"][key]
+            if (key, metric) == ("knn_genes", "spearman"):
+                continue  # genes of the same neighbours are equal but for rounding, which alone orders them
+            np.testing.assert_allclose(found[test], of_samples[metric], rtol=1e-4, atol=2e-5, err_msg=metric)
+            assert found[~test].isna().all()
+            middle = np.mean if metric in ("mae", "mae_data", "rmse") else np.median
+            assert row[metric] == pytest.approx(middle(of_genes[metric]), rel=1e-4, abs=1e-5)
+        assert row["mae_sd"] == pytest.approx(of_genes["mae"].std(), rel=1e-5)
+        assert row["mae_low"] < row["mae"] < row["mae_high"]
+        assert (row["n_samples"], row["n_clusters"], row["n_genes"], row["split_by"]) == (36, 36, 90, "random")
+    gain = 1 - errors["knn"].mean() / errors["ridge"].mean()
+    assert table.loc["knn", "gain_over_ridge"] == pytest.approx(gain, rel=1e-4)
     assert table.loc["dgex", "better_than_ols"] == pytest.approx((errors["dgex"] < errors["ols"]).mean())
     assert table["mae"].is_monotonic_increasing
-    assert np.isnan(fitted.varm["gexinfer_mae"].to_numpy()[~target]).all()
     assert np.isnan(table.loc["mean", "pearson"])
 
 
-def test_the_mean_is_there_even_if_nobody_fitted_it(fitted):
-    expected = gx.tl.evaluate(fitted).loc["mean", "mae"]
+def test_the_baselines_are_there_even_if_nobody_fitted_them(fitted):
+    whole = gx.tl.evaluate(fitted)
     table = gx.tl.evaluate(fitted, key="ridge")
-    assert set(table.index) == {"ridge", "mean"}
-    assert table.loc["mean", "mae"] == pytest.approx(expected, rel=1e-6)
+    assert set(table.index) == {"ridge", "mean", "nearest"}
+    columns = ["mae", "rmse", "r2", "ccc", "mae_data"]
+    pd.testing.assert_frame_equal(table[columns], whole.loc[table.index, columns], rtol=1e-6)
+    assert list(fitted.varm["gexinfer_mae"]) == ["ridge", "mean", "nearest"]
 
 
-def test_the_table_is_kept_and_can_be_written(fitted, tmp_path):
-    import anndata as ad
+def test_models_of_one_reference_agree_on_the_nearest_landmarks(fitted):
+    known = [gx.io.read_model(fitted, key=key).known for key in METHODS]
+    for name, kind in (("nearest", np.int32), ("nearest_weight", np.float32)):
+        assert known[0][name].dtype == kind
+        assert all((other[name] == known[0][name]).all() for other in known)
 
-    table = gx.tl.evaluate(fitted)
+
+def test_groups_are_scored_as_if_they_were_alone(fitted):
+    gx.tl.evaluate(fitted, key=["ridge", "knn"], groupby=["tissue", "pipeline"])
+    groups = fitted.uns["gexinfer_evaluation_groups"]
+    assert list(groups)[:4] == ["model", "column", "group", "n_samples"]
+    test = fitted.obs["split"] == "test"
+    for column in ("tissue", "pipeline"):
+        counts = fitted.obs.loc[test, column].value_counts()
+        told = groups.query("column == @column and model == 'ridge'").set_index("group")["n_samples"]
+        assert told.to_dict() == counts[counts > 0].to_dict()
+        group = counts.index[0]
+        alone = fitted.copy()
+        alone.obs.loc[test & (alone.obs[column] != group), "split"] = np.nan
+        table = gx.tl.evaluate(alone, key=["ridge", "knn"])
+        for model in ("ridge", "knn", "mean", "nearest"):
+            row = groups.query("column == @column and group == @group and model == @model").iloc[0]
+            assert row["n_samples"] == counts.iloc[0]
+            for metric in METRICS:
+                assert row[metric] == pytest.approx(table.loc[model, metric], rel=1e-6, nan_ok=True), metric
+    few = groups[groups["n_samples"] < 3]
+    assert len(few) and few["pearson"].isna().all() and few["mae"].notna().all()
+    gx.tl.evaluate(fitted, key="ridge")
+    assert "gexinfer_evaluation_groups" not in fitted.uns  # it would be that of another evaluation
+
+
+def test_without_ranks_no_old_ones_are_left(fitted):
+    ranked = gx.tl.evaluate(fitted, key="ridge")
+    plain = gx.tl.evaluate(fitted, key="ridge", spearman=False)
+    pd.testing.assert_frame_equal(plain, ranked.drop(columns="spearman"))
+    assert not any("spearman" in slot for slot in (*fitted.varm, *fitted.obsm))
+
+
+@pytest.mark.parametrize(
+    "form", [sp.csr_matrix, sp.csc_array, lambda X: da.from_array(X, chunks=(37, 60)), "backed", np.float64]
+)
+def test_how_values_are_stored_does_not_matter(fitted, tmp_path, form):
+    expected = gx.tl.evaluate(fitted, key=["ridge", "knn"], groupby="tissue")
+    other = fitted.copy()
+    if form == "backed":
+        other.write_h5ad(tmp_path / "a.h5ad")
+        other = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    else:
+        other.X = form(fitted.X)
+        other.layers["knn"] = form(fitted.layers["knn"]) if form is not np.float64 else fitted.layers["knn"]
+    found = gx.tl.evaluate(other, key=["ridge", "knn"], groupby="tissue")
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
+    for slot, frame in fitted.obsm.items():
+        pd.testing.assert_frame_equal(other.obsm[slot], frame, rtol=1e-5)
+    pd.testing.assert_frame_equal(
+        other.uns["gexinfer_evaluation_groups"], fitted.uns["gexinfer_evaluation_groups"], rtol=1e-9
+    )
+
+
+def test_the_tables_are_kept_and_can_be_written(fitted, tmp_path):
+    table = gx.tl.evaluate(fitted, groupby="tissue")
     fitted.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     pd.testing.assert_frame_equal(back.uns["gexinfer_evaluation"], table, check_names=False, check_dtype=False)
-    assert list(back.varm["gexinfer_mae"]) == list(METHODS)
+    assert list(back.varm["gexinfer_mae"]) == [*METHODS, "nearest"]
+    for name in ("gexinfer_evaluation_pairs", "gexinfer_evaluation_groups"):
+        there = back.uns[name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(there, fitted.uns[name], check_dtype=False, check_categorical=False)
+    pd.testing.assert_frame_equal(back.obsm["gexinfer_sample_ccc"], fitted.obsm["gexinfer_sample_ccc"])
 
 
 @pytest.mark.parametrize("column", ["cohort", "sample"])
@@ -90,7 +194,7 @@ def test_the_mean_is_scored_on_every_gene_that_a_model_infers(small):
     gx.tl.predict(small, progress=False)
     with pytest.warns(UserWarning, match="infer different genes .*'few': 30"):
         table = gx.tl.evaluate(small)
-    assert table["n_genes"].to_dict() == {"few": 30, "all": 90, "mean": 90}
+    assert table["n_genes"].to_dict() == {"few": 30, "all": 90, "mean": 90, "nearest": 90}
 
 
 def test_genes_constant_in_training_do_not_enter_the_error(small):
@@ -149,12 +253,13 @@ def test_predictions_of_an_earlier_model_are_not_scored(fitted):
 
 
 def test_blocks_do_not_change_the_result(fitted, monkeypatch):
-    import gexinfer.tl._evaluate as module
+    from gexinfer.engine import errors
 
-    expected = gx.tl.evaluate(fitted)
-    slices = module.row_slices
-    monkeypatch.setattr(module, "row_slices", lambda n: slices(n, 5))
-    pd.testing.assert_frame_equal(gx.tl.evaluate(fitted), expected)
+    expected, groups = gx.tl.evaluate(fitted, groupby="tissue"), fitted.uns["gexinfer_evaluation_groups"]
+    for name, value in (("RANKED_VALUES", 0), ("TILE_VALUES", 36 * 14 * 7), ("processors", lambda: 4)):
+        monkeypatch.setattr(errors, name, value)
+    pd.testing.assert_frame_equal(gx.tl.evaluate(fitted, groupby="tissue"), expected)
+    pd.testing.assert_frame_equal(fitted.uns["gexinfer_evaluation_groups"], groups)
 
 
 def test_dropped_genes_are_not_scored(fitted):

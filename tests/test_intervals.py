@@ -10,9 +10,11 @@ import pytest
 from conftest import arrays_of, standardised
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import gexinfer as gx
 from gexinfer._record import to_bytes
+from gexinfer.cli import app
 from gexinfer.engine import conformal
 from gexinfer.methods import METHODS
 from gexinfer.tl import _held_out
@@ -206,6 +208,17 @@ def test_samples_unlike_the_validation_rows_are_warned_of(fitted_once):
         gx.tl.predict(query[:, 5:].copy(), **asked)
 
 
+def test_the_command_line_writes_intervals(fitted, tmp_path):
+    source, made = tmp_path / "a.h5ad", tmp_path / "b.h5ad"
+    fitted.write_h5ad(source)
+    arguments = ["predict", str(source), "--key", "ridge", "--interval", ".8", "--out", str(made)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.stderr
+    back = ad.read_h5ad(made)
+    assert back.uns["gexinfer_intervals"].loc["ridge", "level"] == 0.8
+    assert {"ridge_lower", "ridge_upper"} <= set(back.layers)
+
+
 def test_coverage_of_what_does_not_belong_together(small):
     with pytest.raises(KeyError, match="no gexinfer model"):
         gx.tl.coverage(small)
@@ -219,9 +232,13 @@ def test_coverage_of_what_does_not_belong_together(small):
     gx.tl.fit(small, "ridge", penalty=1e3, progress=False)
     with pytest.raises(ValueError, match="does not hold what"):
         gx.tl.coverage(small)
-    gx.tl.predict(small, progress=False)
-    with pytest.raises(ValueError, match="do not lie around.*again without intervals"):
+    gx.tl.predict(small, interval=0.9, progress=False)
+    small.layers["ridge_upper"] = small.layers["ridge_upper"] + 1
+    with pytest.raises(ValueError, match="do not lie around.*a layer was changed"):
         gx.tl.coverage(small)
+    gx.tl.predict(small, progress=False)
+    assert {name for name in small.layers if name is not None} == {"ridge"}
+    assert "gexinfer_intervals" not in small.uns
     assert "gexinfer_coverage" not in small.varm
     gx.tl.predict(small, interval=0.9, progress=False)
     gx.tl.coverage(small)

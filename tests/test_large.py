@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import anndata as ad
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import zarr
@@ -257,7 +258,7 @@ def test_a_cluster_fits_predicts_and_evaluates(small, tmp_path, monkeypatch):
     for method in ("ridge", "lasso"):
         gx.tl.fit(local, method, progress=False)
     gx.tl.predict(local, key="ridge", progress=False)
-    expected = gx.tl.evaluate(local, key="ridge")
+    expected = gx.tl.evaluate(local, key="ridge", groupby="tissue")
     with (
         distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0", processes=True) as cluster,
         distributed.Client(cluster) as client,
@@ -267,16 +268,21 @@ def test_a_cluster_fits_predicts_and_evaluates(small, tmp_path, monkeypatch):
             there.X = da.from_array(form(small.X), chunks=(40, small.n_vars), asarray=False)
             seen = []
             monkeypatch.setattr("gexinfer.tl._fit.total", spy(seen, "gexinfer.engine.cluster"))
-            monkeypatch.setattr("gexinfer.tl._evaluate.total", spy(seen, "gexinfer.engine.cluster"))
+            monkeypatch.setattr("gexinfer.tl._scores.total", spy(seen, "gexinfer.engine.cluster"))
             for method in ("ridge", "lasso"):
                 gx.tl.fit(there, method, progress=False)
             assert there.uns["ridge"]["params"]["penalty"] == local.uns["ridge"]["params"]["penalty"]
             gx.tl.predict(there, key="ridge", progress=False)
             np.testing.assert_allclose(there.layers["ridge"].compute(), local.layers["ridge"], atol=2e-4)
-            found = gx.tl.evaluate(there, key="ridge")
-            np.testing.assert_allclose(found["mae"], expected["mae"], atol=1e-5)
-            # Moments of the training and validation rows for each fit, then the model and the mean.
-            assert len(seen) == 6
+            found = gx.tl.evaluate(there, key="ridge", groupby="tissue")
+            columns = list(found.columns[:-1])
+            np.testing.assert_allclose(found[columns], expected.loc[found.index, columns], atol=2e-4)
+            for slot in ("gexinfer_sample_mae", "gexinfer_sample_spearman"):
+                np.testing.assert_allclose(there.obsm[slot], local.obsm[slot], atol=2e-3)
+            groups = local.uns["gexinfer_evaluation_groups"]
+            pd.testing.assert_frame_equal(there.uns["gexinfer_evaluation_groups"], groups, atol=2e-3)
+            # Moments of the training and validation rows for each fit, then all errors at once.
+            assert seen == ["part_moments"] * 4 + ["part_sums"]
         path = tmp_path / "out.zarr"
         gx.tl.predict(there, key="ridge", output=path, progress=False)
         np.testing.assert_allclose(ad.read_zarr(path)[:, small.var_names].X, there.layers["ridge"].compute(), atol=0)

@@ -76,7 +76,7 @@ def test_a_cohort_unlike_any_seen_lights_up(bulk_once, capsys):
         gx.tl.predict(strange, progress=False)
     n = strange.n_obs
     assert (
-        f"mean: {n} of {n} samples are less like the training rows than 99 % of the validation"
+        f"predict: {n} of {n} samples are less like the training rows than 99 % of the validation"
         in capsys.readouterr().err
     )
     assert (strange.obs["gexinfer_novelty_percentile"] == 100).all()

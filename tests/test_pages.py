@@ -51,7 +51,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
 
     ref, full = names["ref"], names["full"]
     assert {"dgex", "ols", "knn"} <= set(ref.layers)
-    assert {"dgex", "ols", "knn", "mean"} == set(ref.uns["gexinfer_evaluation"].index)
+    assert {"dgex", "ols", "knn", "mean", "nearest"} == set(ref.uns["gexinfer_evaluation"].index)
     assert full.shape == (3, 978 + 200)
     assert np.isfinite(full.layers["dgex"]).all()
 
@@ -316,3 +316,26 @@ def test_what_large_files_cost_is_that_which_was_measured():
     page = (ROOT / "docs" / "data.md").read_text()
     for state, ratio in results["gctx"]["time_ratio"].items():
         assert f"{ratio:.3f} ({state})" in page
+
+
+def test_what_the_page_on_trust_says_was_measured():
+    coverage, results = benchmark("coverage")
+    page = (ROOT / "docs" / "trust.md").read_text()
+    for name, table in coverage.markdown(results).items():
+        assert table in page, name
+    for name in coverage.NAMES:
+        for row in results[name]["random"]["coverage"]:
+            if row["scaled"]:
+                assert row["coverage"] == pytest.approx(row["level"], abs=0.02), (name, row)
+    assert f"{results['cost']['share_of_record']:.1%} of the record".replace("%", " %") in page
+
+
+def test_the_example_of_trust_runs():
+    names: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", (ROOT / "docs" / "trust.md").read_text(), re.S)[1], names)
+    ref, full = names["ref"], names["full"]
+    assert 0.6 < ref.var.loc[~ref.var["landmark"], "gexinfer_trusted"].mean() < 0.9
+    assert set(full.var_names) == set(ref.var_names[ref.var["gexinfer_trusted"]])
+    assert {"ridge_lower", "ridge_upper"} <= set(full.layers)
+    table = ref.uns["gexinfer_coverage"].set_index("kind")["coverage"]
+    assert 0.85 < table["all"] < 0.9

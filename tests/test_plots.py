@@ -56,7 +56,8 @@ def test_error_density(evaluated):
     table = evaluated.uns["gexinfer_evaluation"]["mae"]
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [f"{n} ({table[n]:.3f})" for n in table.index if n in ("ridge", "knn")]
-    assert len(gx.pl.error_density(evaluated).lines) == len(METHODS)
+    # And the nearest landmark.
+    assert len(gx.pl.error_density(evaluated).lines) == len(METHODS) + 1
     for line in ax.lines:
         x, y = line.get_data()
         assert np.trapezoid(y, x) == pytest.approx(1, abs=0.1)
@@ -140,7 +141,7 @@ def test_coverage(with_intervals):
     ax = gx.pl.coverage(with_intervals)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ridge", "knn", "asked for (0.8)"]
     for line, key in zip(ax.lines, ("ridge", "knn"), strict=False):
-        wanted = table.query("kind == 'genes by error' and model == @key")["coverage"]
+        wanted = table.loc[(table["kind"] == "genes by error") & (table["model"] == key), "coverage"]
         np.testing.assert_array_equal(line.get_ydata(), wanted)
     assert ax.lines[2].get_ydata() == [0.8, 0.8]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(i + 1) for i in range(10)]
@@ -249,3 +250,223 @@ def test_figures_of_trust_are_drawn_on_ax_and_say_what_is_lacking(small, with_in
     gx.tl.fit(small, "mean", progress=False)
     with pytest.raises(KeyError, match="no predictions of any model; run gexinfer.tl.predict"):
         gx.pl.sample(small, sample)
+
+
+@pytest.fixture
+def explained(fitted):
+    gx.tl.explain(fitted, "dgex", progress=False)
+    gx.tl.explain(fitted, "ridge", genes=list(fitted.var_names[~fitted.var["landmark"]][:9]), progress=False)
+    yield fitted
+    plt.close("all")
+
+
+def test_influence_is_that_of_the_slots_in_standard_deviations(explained):
+    ax = gx.pl.influence(explained, "dgex", n_genes=7, n_landmarks=5)
+    rows, columns = ([label.get_text() for label in labels] for labels in (ax.get_yticklabels(), ax.get_xticklabels()))
+    entry = explained.uns["gexinfer_explained"]["dgex"]
+    places = explained.var_names.get_indexer(rows)
+    influence = explained.varm["gexinfer_influence_dgex"][places][:, entry["landmarks"].index.get_indexer(columns)]
+    expected = influence * entry["landmarks"]["sd"][columns].to_numpy() / entry["genes"]["sd"][rows].to_numpy()[:, None]
+    image = ax.images[0]
+    np.testing.assert_allclose(image.get_array(), expected, rtol=1e-5)
+    assert image.get_clim() == pytest.approx((-np.abs(expected).max(), np.abs(expected).max()))
+    every = explained.varm["gexinfer_influence_dgex"] * entry["landmarks"]["sd"].to_numpy()
+    every = every / entry["genes"]["sd"].reindex(explained.var_names).to_numpy()[:, None]
+    assert np.nanmax(np.abs(every)) == pytest.approx(np.abs(expected).max())
+    assert ax.figure.axes[1].get_ylabel() == "sd of the gene per sd of the landmark"
+    assert drawn(ax) > 5000
+    # Neighbours are alike: the order is no longer than that of the names.
+    along = np.linalg.norm(np.diff(expected, axis=0), axis=1).sum()
+    by_name = np.linalg.norm(np.diff(expected[np.argsort(rows)], axis=0), axis=1).sum()
+    assert along < by_name
+
+
+def test_influence_of_chosen_genes(explained):
+    ax = gx.pl.influence(explained, "ridge")
+    assert len(ax.get_yticklabels()) == 9
+    wanted = list(explained.var_names[~explained.var["landmark"]][2:4])
+    assert {label.get_text() for label in gx.pl.influence(explained, "ridge", genes=wanted).get_yticklabels()} == set(
+        wanted
+    )
+    assert len(gx.pl.influence(explained, "ridge", genes=wanted[:1]).get_yticklabels()) == 1
+    absent = explained.var_names[~explained.var["landmark"]][20]
+    with pytest.raises(
+        ValueError, match=f"1 genes that were not explained for 'ridge': '{absent}'. Run gexinfer.tl.explain"
+    ):
+        gx.pl.influence(explained, "ridge", genes=[absent])
+    with pytest.raises(ValueError, match="several models, 'dgex', 'ridge'; name one: key="):
+        gx.pl.influence(explained)
+    with pytest.raises(ValueError, match="n_genes=1 must be at least 2"):
+        gx.pl.influence(explained, "dgex", n_genes=1)
+
+
+def test_weights_are_the_major_ones_of_the_hubs(evaluated):
+    arrays = records(evaluated)["dgex"].model.arrays
+    into, out = arrays["0.0.weight"].copy(), arrays["0.1.weight"].copy()
+    far = [np.abs(w - w.mean()) > sds * w.std() for w, sds in ((into, 4), (out, 5))]
+    counts = far[0].sum(axis=1) + far[1].sum(axis=0)
+    ax = gx.pl.weights(evaluated, "dgex", n_units=3)
+    hubs = np.argsort(-counts, kind="stable")[:3]
+    expected = counts[hubs].sum()
+    assert sum(len(lines.get_segments()) for lines in ax.collections if hasattr(lines, "get_segments")) == expected
+    assert ax.get_title() == f"dgex: {expected:,} of {counts.sum():,} major weights"
+    texts = [text.get_text() for text in ax.texts]
+    for hub in hubs[counts[hubs] > 0]:
+        assert f"{hub} ({counts[hub]})" in texts
+    tied = {records(evaluated)["dgex"].landmarks[i] for i in np.flatnonzero(far[0][hubs].any(axis=0))}
+    assert len(tied & set(texts)) == min(len(tied), 12)
+    assert [label.get_text().split("\n")[0] for label in ax.get_xticklabels()] == ["landmarks", "hidden", "targets"]
+    assert drawn(ax) > 5000
+
+
+def test_weights_of_several_layers_and_what_they_refuse(small, evaluated):
+    ax = gx.pl.weights(evaluated, "ggan")
+    assert len(ax.get_xticks()) == 4  # a dense trunk of two layers
+    with pytest.raises(ValueError, match=r"draws one network.*several networks, 'dgex', 'ggan', 'semigan'; name one"):
+        gx.pl.weights(evaluated)
+    with pytest.raises(ValueError, match=r"'ridge' is no network; models of method='dgex', 'ggan', 'semigan' are"):
+        gx.pl.weights(evaluated, "ridge")
+    gx.tl.fit(small, "dgex", trunk="conv1d", epochs=1, hidden=8, progress=False)
+    with pytest.raises(ValueError, match=r"'dgex', trunk='conv1d', see mixtures of neighbouring landmarks"):
+        gx.pl.weights(small)
+
+
+def test_nonlinearity_draws_both_sides(explained):
+    table = gx.tl.nonlinearity(explained, "dgex", progress=False)
+    ax = gx.pl.nonlinearity(explained)
+    for side, dots in zip(("train", "test"), ax.collections, strict=True):
+        np.testing.assert_allclose(dots.get_offsets(), table[[f"linear_{side}", f"hidden_{side}"]])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    for side, label in zip(("train", "test"), labels, strict=True):
+        assert f"{(table[f'hidden_{side}'] > table[f'linear_{side}']).mean():.0%} of 90 above" in label
+    assert drawn(ax) > 5000
+    table["hidden_train"] = np.nan
+    explained.uns["gexinfer_nonlinearity"] = {"dgex": table}
+    assert len(gx.pl.nonlinearity(explained).collections) == 1
+    explained.uns["gexinfer_nonlinearity"]["other"] = table
+    with pytest.raises(ValueError, match="holds 'dgex', 'other'; name one: key="):
+        gx.pl.nonlinearity(explained)
+    with pytest.raises(KeyError, match="not 'ridge'; run gexinfer.tl.nonlinearity"):
+        gx.pl.nonlinearity(explained, "ridge")
+
+
+def test_partial_dependence_starts_at_zero(explained):
+    model = records(explained)["ridge"]
+    gx.tl.partial_dependence(explained, model.targets[0], model.landmarks[0], key=["ridge", "dgex"], progress=False)
+    ax = gx.pl.partial_dependence(explained)
+    found = explained.uns["gexinfer_partial_dependence"]
+    named = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+    assert list(named) == ["ridge", "dgex"]
+    for name, line in named.items():
+        np.testing.assert_allclose(line.get_ydata(), found["mean"][name] - found["mean"][name][0])
+    assert len(ax.lines) == 2 * (20 + 1) + 1
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (
+        f"{model.landmarks[0]}, the landmark",
+        f"change of {model.targets[0]}, inferred",
+    )
+    assert drawn(ax) > 5000
+
+
+def test_explanations_are_drawn_where_told_and_say_what_lacks(explained, small):
+    gx.tl.nonlinearity(explained, "dgex", progress=False)
+    model = records(explained)["ridge"]
+    gx.tl.partial_dependence(explained, model.targets[0], model.landmarks[0], key="ridge", progress=False)
+    for function, options in (
+        (gx.pl.influence, {"key": "ridge"}),
+        (gx.pl.weights, {"key": "dgex"}),
+        (gx.pl.nonlinearity, {}),
+        (gx.pl.partial_dependence, {}),
+    ):
+        _, ax = plt.subplots()
+        assert function(explained, ax=ax, **options) is ax
+    for function, call in (
+        (gx.pl.influence, "gexinfer.tl.explain"),
+        (gx.pl.weights, "gexinfer.tl.fit"),
+        (gx.pl.nonlinearity, "gexinfer.tl.nonlinearity"),
+        (gx.pl.partial_dependence, "gexinfer.tl.partial_dependence"),
+    ):
+        with pytest.raises(KeyError, match=call):
+            function(small)
+
+
+@pytest.mark.filterwarnings("ignore:ols")
+def test_learning_curve(small, evaluated):
+    table = gx.tl.learning_curve(small, ["ridge", "ols", "knn"], repeats=2, sizes=[60, 120, 168], progress=False)
+    ax = gx.pl.learning_curve(small)
+    means = table.groupby(["model", "size"])["mae"].mean()
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == ["ridge", "ols", "knn", "mean predictor"]
+    for name, line in lines.items():
+        np.testing.assert_allclose(line.get_ydata(), means[name.removesuffix(" predictor")], rtol=1e-6)
+        np.testing.assert_array_equal(line.get_xdata(), [60, 120, 168])
+    assert len(ax.collections) == 3
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["70", "100", "150"]
+    low, high = ax.get_ylim()
+    assert all(low < tick < high for tick in ax.get_yticks())
+    assert 2 < len(ax.get_yticks()) < 12
+    # Least squares with hardly more rows than landmarks is beyond the axis.
+    assert means["mean"].max() < high < means["ols"].max()
+    assert drawn(ax) > 5000
+    assert [line.get_label() for line in gx.pl.learning_curve(small, "knn").lines] == ["knn"]
+    with pytest.raises(
+        KeyError, match="no model 'lasso'; it has 'mean', 'ridge', 'ols', 'knn'. Name it in gexinfer.tl"
+    ):
+        gx.pl.learning_curve(small, ["ridge", "lasso"])
+    with pytest.raises(KeyError, match="no 'gexinfer_learning_curve'; run gexinfer.tl.learning_curve"):
+        gx.pl.learning_curve(evaluated)
+
+
+def test_error_by_size(small, evaluated):
+    grid = {"layers": [1, 2], "hidden": [8, 16, 32], "dropout": [0.0, 0.2]}
+    table = gx.tl.sweep(small, "dgex", grid, against=["mean", "ridge"], epochs=20, progress=False)
+    ax = gx.pl.error_by_size(small)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines)[:2] == ["1 hidden layer", "2 hidden layers"]
+    for depth, line in zip((1, 2), lines.values(), strict=False):
+        np.testing.assert_array_equal(line.get_xdata(), [8, 16, 32])
+        for width, y in zip([8, 16, 32], line.get_ydata(), strict=True):
+            of_size = table[(table["layers"] == depth) & (table["hidden"] == width)]
+            assert y == of_size.loc[of_size["validation_mae"].idxmin(), "mae"]
+    assert f"ridge ({table['mae']['ridge']:.3f})" in lines
+    assert f"mean ({table['mae']['mean']:.3f}), above the axis" in lines
+    assert ax.get_ylim()[1] < table["mae"]["mean"]
+    assert drawn(ax) > 5000
+    gx.tl.sweep(small, "dgex", {"hidden": [8, 16]}, against=[], epochs=2, progress=False)
+    assert [line.get_label() for line in gx.pl.error_by_size(small).lines] == ["dgex"]
+    gx.tl.sweep(small, "kernel", {"depth": [1, 2]}, progress=False)
+    with pytest.raises(ValueError, match="is not over hidden=, the width of a network; run gexinfer.tl.sweep"):
+        gx.pl.error_by_size(small)
+    with pytest.raises(ValueError, match="does not learn by epochs; run gexinfer.tl.sweep"):
+        gx.pl.training(small, sweep=True)
+    with pytest.raises(KeyError, match="no 'gexinfer_sweep'; run gexinfer.tl.sweep"):
+        gx.pl.error_by_size(evaluated)
+
+
+def test_training_of_a_sweep(small, evaluated):
+    grid = {"dropout": [0.0, 0.1, 0.25]}
+    table = gx.tl.sweep(small, "dgex", grid, against=["ridge", "knn"], epochs=6, hidden=16, progress=False)
+    ax = gx.pl.training(small, sweep=True)
+    curves = small.uns["gexinfer_sweep_curves"]
+    for setting, found in curves.groupby("setting"):
+        (line,) = [one for one in ax.lines if one.get_label() == f"{setting} ({table['mae'][setting]:.3f})"]
+        np.testing.assert_array_equal(line.get_ydata(), found["test_mae"])
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == table["best_epoch"].dropna().tolist()
+    assert any(line.get_label() == f"ridge ({table['mae']['ridge']:.3f})" for line in ax.lines)
+    assert ax.get_ylabel() == "test MAE over genes (sd units)"
+    assert drawn(ax) > 5000
+    some = gx.pl.training(small, ["dropout=0.1"], against="knn", sweep=True)
+    assert len(some.lines) == 3
+    with pytest.raises(
+        KeyError, match="has no 'dropout=0.2'; it has the settings 'dropout=0', .* against 'ridge', 'knn'"
+    ):
+        gx.pl.training(small, "dropout=0.2", sweep=True)
+    with pytest.raises(KeyError, match="no 'gexinfer_sweep'; run gexinfer.tl.sweep"):
+        gx.pl.training(evaluated, sweep=True)
+    gx.tl.sweep(small, "dgex", {"hidden": [8]}, against=[], epochs=1, progress=False)
+    gx.tl.learning_curve(small, ["ridge"], sizes=[168], repeats=1, progress=False)
+    _, own = plt.subplots()
+    assert gx.pl.training(small, sweep=True, ax=own) is own
+    assert gx.pl.error_by_size(small, ax=own) is own
+    assert gx.pl.learning_curve(small, ax=own) is own

@@ -75,6 +75,11 @@ def test_a_query_knows_its_trusted_genes(trusted, query):
     assert full.var.loc[query.var_names, "gexinfer_trusted"].all()
     both = gx.tl.predict(query, model=trusted, key=["knn_genes", "ridge"], output="anndata", progress=False)
     np.testing.assert_array_equal(both.var.loc[targets, "gexinfer_recall"], np.maximum(*recalls.values()))
+    # The mean's profiles are constant, of which nobody can tell a recall.
+    gx.tl.trust(trusted, key="mean")
+    of_mean = gx.tl.predict(query, model=trusted, key=["mean", "ridge"], output="anndata", progress=False)
+    assert of_mean.var.loc[targets, "gexinfer_recall"].isna().all()
+    assert not of_mean.var.loc[targets, "gexinfer_trusted"].any()
     unknown = gx.tl.predict(query, model=trusted, key=["ridge", "ols"], output="anndata", progress=False)
     assert "gexinfer_trusted" not in unknown.var
     lacking = gx.tl.predict(query[:, 3:].copy(), model=trusted, key="ridge", output="anndata", progress=False)

@@ -146,6 +146,41 @@ class FittedModel:
         shown = [(places[:n], weights[:n]) for (places, weights), n in zip(found, sizes, strict=True)]
         return np.concatenate([places for places, _ in shown]), np.concatenate([weights for _, weights in shown])
 
+    def jacobian(
+        self, X: NDArray[np.floating], *, weights: NDArray[np.floating] | None = None, device: str = "auto"
+    ) -> Float:
+        """Average over samples how much each target changes with each landmark.
+
+        Parameters
+        ----------
+        X
+            As in `predict`.
+        weights
+            How much a sample counts for a landmark, (samples, landmarks); 1 / samples where it is not given. Slopes are
+            multiplied by their weights and added up.
+        device
+            As in `predict`.
+
+        Returns
+        -------
+        (landmarks, targets): the change of a target's value per unit of a landmark's, in the units that the model was
+        fitted in; 0 for genes that were constant in the training rows.
+        """
+        jacobian = get_method(self.method).jacobian
+        if jacobian is None:
+            having = [name for name in METHODS if get_method(name).jacobian]
+            raise ValueError(
+                f"A model of method={self.method!r} has no slopes: it puts training samples together. Models of "
+                f"method={listed(having, 20)} have."
+            )
+        counts = np.full(np.shape(X), 1 / max(len(X), 1)) if weights is None else weights
+        total, parts = np.zeros((len(self.landmarks), len(self.targets))), list(row_slices(len(X), PREDICT_ROWS))
+        for part, block in zip(parts, self.cut(X, parts), strict=True):
+            (full,) = self.whole([self.landmark_scale.standardise(block)], deque())
+            total += jacobian(self.model, self.config, full, np.asarray(counts[part], np.float32), device)
+        unit = np.where(self.target_scale.sd > 0, self.target_scale.unit, 0)
+        return (total * self.landmark_scale.factor[:, None] * unit).astype(np.float32)
+
     def cut(self, X: NDArray[np.floating], parts: Iterable[slice]) -> Iterator[NDArray[np.floating]]:
         """Return the parts of an array of landmarks, having refused one of another shape or with inf."""
         if np.ndim(X) != 2 or X.shape[1] != len(self.landmarks):

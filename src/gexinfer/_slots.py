@@ -29,13 +29,31 @@ NOVELTY, PERCENTILE = "gexinfer_novelty", "gexinfer_novelty_percentile"
 INTERVALS, COVERAGE = "gexinfer_intervals", "gexinfer_coverage"
 # How well a gene's own profile is recalled by the inferred one, and whether that is enough.
 RECALL, TRUSTED = "gexinfer_recall", "gexinfer_trusted"
+# Of models by name: which landmarks matter to a target, and what hidden units say more than landmarks do.
+EXPLAINED = "gexinfer_explained"
+NONLINEARITY = "gexinfer_nonlinearity"
+ENRICHMENT = "gexinfer_enrichment"
+PARTIAL_DEPENDENCE = "gexinfer_partial_dependence"
+# How far analyses of inferred values agree with those of measured ones.
+DOWNSTREAM = "gexinfer_downstream"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 # The sorted profile that samples were quantile-normalised to.
 QUANTILES = "gexinfer_quantiles"
 # Under which names a gene's columns stood before.
 MATCHED_FROM = "gexinfer_matched_from"
-METRICS = ("mae", "mae_data", "pearson", "r2")
+METRICS = ("mae", "mae_data", "rmse", "pearson", "spearman", "r2", "ccc")
+# The evaluation's other tables: pairs of models, groups of samples, folds of a cross-validation.
+PAIRS = "gexinfer_evaluation_pairs"
+GROUPS = "gexinfer_evaluation_groups"
+FOLDS = "gexinfer_evaluation_folds"
+# Baselines that stand beside all models.
+MEAN, NEAREST = "mean", "nearest"
+# Error against the number of training samples, and against options: tables.
+LEARNING_CURVE = "gexinfer_learning_curve"
+SWEEP = "gexinfer_sweep"
+SWEEP_CURVES = "gexinfer_sweep_curves"
+TUNE = "gexinfer_tune"
 # What a fit says of each gene.
 PER_GENE = ("penalty", "n_landmarks")
 
@@ -45,11 +63,16 @@ def gene_slot(name: str) -> str:
     return f"gexinfer_{name}"
 
 
+def sample_slot(name: str) -> str:
+    """Return the `obsm` slot of a metric of each sample."""
+    return f"gexinfer_sample_{name}"
+
+
 def check_name(key: str, method: str) -> None:
     """Refuse a model's name that a file cannot hold or that another slot has."""
     if not isinstance(key, str) or not key or "/" in key:
         raise ValueError(f"{key!r} cannot name a model: it names slots in a file, so it must be text without '/'.")
-    if key == "X" or key.startswith("gexinfer_") or (key == "mean" and method != "mean"):
+    if key == "X" or key.startswith("gexinfer_") or (key in (MEAN, NEAREST) and key != method):
         raise ValueError(
             f"{key!r} cannot name a {method!r} model: gexinfer keeps that name for itself. Choose another."
         )
@@ -223,3 +246,10 @@ def split_by(adata: AnnData) -> str:
     if not isinstance(info, Mapping) or not {"by", "rows"} <= set(info):
         return "by hand"
     return str(info["by"]) if np.isin(split_digests(adata), np.asarray(info["rows"])).all() else "by hand"
+
+
+def split_column(adata: AnnData) -> str | None:
+    """Return the column of `obs` whose groups the present split keeps together, None where there is none."""
+    column = split_by(adata).removeprefix("by ")
+    # A split by hand keeps nothing together, as far as anybody knows.
+    return None if column in ("random", "hand") else column

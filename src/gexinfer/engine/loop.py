@@ -122,13 +122,20 @@ class Trained:
 
 
 def train(
-    network: Network, plan: Plan, training: Pairs, validation: Pairs, run: Run, unlabeled: Pairs | None = None
+    network: Network,
+    plan: Plan,
+    training: Pairs,
+    validation: Pairs,
+    run: Run,
+    unlabeled: Pairs | None = None,
+    test: Pairs | None = None,
 ) -> Trained:
     """Train `network` in place and return its best epoch by validation MAE (standardised).
 
-    A `KeyboardInterrupt` ends the training; where an epoch is complete, the best one is returned.
+    A `KeyboardInterrupt` ends the training; where an epoch is complete, the best one is returned. Of `test` the error
+    is measured, and nothing follows from it.
     """
-    return Training(network, plan, training, validation, unlabeled, run, join(plan.device)).finished()
+    return Training(network, plan, training, validation, unlabeled, run, join(plan.device), test).finished()
 
 
 class Training:
@@ -143,6 +150,7 @@ class Training:
         unlabeled: Pairs | None,
         run: Run,
         processes: Processes,
+        test: Pairs | None = None,
     ):
         self.network, self.plan, self.run, self.processes = network, plan, run, processes
         self.pairs, self.unlabeled_pairs, found = training, unlabeled, None
@@ -154,7 +162,7 @@ class Training:
         free = available(plan.device)
         # It decides on the order of the rows, and what is free is another amount tomorrow and in another process.
         self.buffer = int(found[1]["buffer"] if found else processes.agree(buffer_rows(training, free)))
-        self.validation, self.feed, self.unlabeled = self.feeds(free, validation, training, unlabeled)
+        self.validation, self.feed, self.unlabeled, self.test = self.feeds(free, validation, training, unlabeled, test)
         self.monitored = monitored(len(training))
         self.rates = {player.name: [g["lr"] for g in player.optimiser.param_groups] for player in plan.players}
         # Rows that go through the network at a time; fewer than a batch where the device lacks memory.
@@ -179,26 +187,29 @@ class Training:
             )
 
     def feeds(
-        self, free: int, validation: Pairs, training: Pairs, unlabeled: Pairs | None
-    ) -> tuple[Feed, Feed, Feed | None]:
+        self, free: int, validation: Pairs, training: Pairs, unlabeled: Pairs | None, test: Pairs | None
+    ) -> tuple[Feed, Feed, Feed | None, Feed | None]:
         """Return where rows come from, as many as fit resident on the device, and say what memory that takes."""
         plan = self.plan
         n_weights = sum(p.numel() for p in self.network.parameters.values())
         fixed = 4 * n_weights * COPIES + plan.batch_size * (4 * plan.activations + row_bytes(training))
         # Some is left to others, and to what no estimate foresees.
         room = 0.8 * free - fixed
-        feeds: list[Feed] = []
-        for pairs in (validation, training, *([] if unlabeled is None else [unlabeled])):
+
+        def placed(pairs: Pairs) -> Feed:
+            nonlocal room, fixed
             size = len(pairs) * row_bytes(pairs)
             if size <= room:
                 room -= size
                 fixed += size
-                feeds.append(Resident(pairs, plan.device, self.buffer))
-            else:
-                fixed += 3 * self.buffer * row_bytes(pairs)
-                feeds.append(Streamed(pairs, plan.device, self.buffer))
+                return Resident(pairs, plan.device, self.buffer)
+            fixed += 3 * self.buffer * row_bytes(pairs)
+            return Streamed(pairs, plan.device, self.buffer)
+
+        watched, learned = placed(validation), placed(training)
+        others = [None if pairs is None else placed(pairs) for pairs in (unlabeled, test)]
         if self.run.progress:
-            how = "all rows" if isinstance(feeds[1], Resident) else f"{self.buffer:,} rows at a time"
+            how = "all rows" if isinstance(learned, Resident) else f"{self.buffer:,} rows at a time"
             say(
                 f"{plan.title}: {n_weights:,} weights on {plan.device}, about {amount(fixed)} with {how} there; "
                 f"{amount(free)} are free"
@@ -209,7 +220,7 @@ class Training:
                     f"{plan.title}: {idle} more GPUs are idle. To use all: torchrun --nproc-per-node {idle + 1} -m "
                     f"gexinfer fit reference.h5ad --method {plan.title.split()[0]}"
                 )
-        return feeds[0], feeds[1], feeds[2] if len(feeds) > 2 else None
+        return watched, learned, others[0], others[1]
 
     def finished(self) -> Trained:
         """Go through the epochs that are left."""
@@ -284,6 +295,8 @@ class Training:
             "validation_mae": self.processes.agree(error(self.watched, self.validation)),
             "learning_rate": rates[-1][-1],
         }
+        if self.test is not None:
+            entry["test_mae"] = self.processes.agree(error(self.watched, self.test))
         if not np.isfinite(entry["validation_mae"]):
             self.diverged(epoch, len(picks) - 1, rates, f"the validation MAE is {entry['validation_mae']}")
         if entry["validation_mae"] < self.best_error:

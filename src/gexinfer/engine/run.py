@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from gexinfer.engine.blocks import Rows
+
 Callback = Callable[[dict[str, Any]], object]
 
 
@@ -22,5 +24,7 @@ class Run:
     checkpoint: Path | None = None
     every_epochs: float = 0
     every_seconds: float = 0
+    # Rows whose error is measured after each epoch, too, as `test_mae`; they choose nothing.
+    test: Rows | None = None
     # Set from another thread: stop as if interrupted.
     stop: Event = field(default_factory=Event)

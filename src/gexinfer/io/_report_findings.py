@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from anndata import AnnData
 
 from gexinfer._names import listed

@@ -140,88 +140,70 @@ def sections(judged: AnnData, fitted: FittedModel, name: str, groupby: str | Non
 
     table = judged.uns[EVALUATION]
     others = [other for other in (*LINES, *table.index) if other in table.index and other not in (name, "mean")]
-    against = list(dict.fromkeys(others))[:2]
     yield Section(
         "How large is the error?",
-        "MAE and RMSE are averages over genes, in standard deviations of the training samples. r, Spearman, R2 and CCC "
-        "(concordance) are medians over genes. mean is the training mean of each gene, nearest its most correlated landmark.",
-        [frame_of(table[[c for c in HEADS if c in table]], "All models of the file on the same samples.")],
+        "MAE and RMSE are averages over genes, in standard deviations of the training samples; the others are medians "
+        "over genes, CCC is the concordance correlation. Of the models, mean is the training mean of each gene, and "
+        "nearest goes by the landmark that it was most correlated with.",
+        [frame_of(table[[c for c in HEADS if c in table]], "All models at hand, on the same samples.")],
         [
-            drawn(lambda ax: pl.error_density(judged, ax=ax), "Errors of all genes, one curve a model."),
+            drawn("Errors of all genes, one curve a model.", pl.error_density, judged),
             *(
                 drawn(
-                    lambda ax, other=other: pl.error_scatter(judged, name, against=other, ax=ax),
-                    f"Each dot is a gene: {name} against {other}. Above the line {name} has the lower error.",
+                    f"Each dot is a gene; above the line {name} has the lower error than {other}.",
+                    pl.error_scatter,
+                    judged,
+                    name,
+                    against=other,
                 )
-                for other in against
+                for other in list(dict.fromkeys(others))[:2]
             ),
         ],
     )
     yield genes(judged, name)
     if GROUPS in judged.uns:
         groups = judged.uns[GROUPS]
-        own = groups[(groups["model"] == name)].sort_values("mae", ascending=False).set_index("group")
+        own = groups[groups["model"] == name].sort_values("mae", ascending=False).set_index("group")
         columns = ["n_samples", *(c for c in HEADS if c in own)]
-        yield Section(
-            f"By {groupby}", "", [frame_of(own[columns], f"{name} in each group of samples, the worst first.")]
-        )
+        caption = f"{name} in each {groupby}, the worst first."
+        yield Section(f"Where is the error? By {groupby}", "", [frame_of(own[columns], caption)])
+    trusted = []
     if COVERAGE in judged.uns:
-        yield Section(
-            "Do the intervals hold?",
-            "",
-            [],
-            [drawn(lambda ax: pl.coverage(judged, name, ax=ax), "Share of measured values inside the 90 % intervals.")],
+        caption = "Share of the measured values that lie in 90 % intervals, by how well a gene is inferred."
+        trusted.append(drawn(caption, pl.coverage, judged, name))
+    if PERCENTILE in judged.obs and judged.obs[PERCENTILE].notna().any():
+        caption = (
+            "How unlike the training samples these are; of samples like those held out by the fit, 1 % is beyond 99."
         )
-    if PERCENTILE in judged.obs:
-        yield Section(
-            "Are the samples strange?",
-            "",
-            [],
-            [
-                drawn(
-                    lambda ax: pl.novelty(judged, groupby or SPLIT, ax=ax),
-                    "How unlike the training samples each sample is.",
-                )
-            ],
-        )
+        trusted.append(drawn(caption, pl.novelty, judged, groupby or SPLIT))
+    if trusted:
+        yield Section("Do the intervals hold, and are the samples strange?", "", figures=trusted)
     if get_method(fitted.method).by_epochs:
-        yield Section(
-            "Training",
-            "",
-            [],
-            [
-                drawn(
-                    lambda ax: pl.training(judged, name, ax=ax),
-                    "Error after each epoch; the dot is the epoch that was kept.",
-                )
-            ],
-        )
+        caption = "Error after each epoch of the training; the dot is the epoch that was kept."
+        yield Section("How was it trained?", "", figures=[drawn(caption, pl.training, judged, name)])
 
 
 def genes(judged: AnnData, name: str) -> Section:
     """Return the best and the worst genes, with three of them drawn."""
     import gexinfer.pl as pl
 
-    frame = pd.DataFrame({m: judged.varm[gene_slot(m)][name] for m in ("mae", "pearson", "r2")}).dropna(subset=["mae"])
+    frame = pd.DataFrame({metric: judged.varm[gene_slot(metric)][name] for metric in ("pearson", "r2", "mae")})
     if RECALL in judged.var:
-        frame["recall"] = judged.var.loc[frame.index, RECALL]
-    # By r where there is one: the lowest errors belong to genes that hardly vary.
+        frame["recall"] = judged.var[RECALL]
+    # By r, because the lowest errors belong to genes that hardly vary.
     ordered = frame.dropna(subset=["pearson"]).sort_values("pearson", ascending=False)
-    places = {"best": 0, "middle": len(ordered) // 2, "worst": len(ordered) - 1}
+    shown = {"best": 0, "middle": len(ordered) // 2, "worst": len(ordered) - 1} if len(ordered) else {}
     return Section(
         "Which genes?",
-        "recall is the share of other genes whose measured profile is more like the inferred one; up to 5 % is trusted.",
+        "Correlation over these samples. recall is the share of the other genes whose measured profile is more like the "
+        "inferred one than the gene's own; up to .05 counts as trusted.",
         [
             frame_of(ordered.head(SHOWN), "The genes that follow their measured values best."),
             frame_of(ordered.tail(SHOWN)[::-1], "Those that do worst."),
         ],
         [
-            drawn(
-                lambda ax, gene=ordered.index[i]: pl.gene(judged, gene, name, ax=ax),
-                f"The {words} gene by r, inferred against measured.",
-            )
-            for words, i in places.items()
-            if len(ordered)
+            drawn(f"The {words} gene by r: inferred against measured.", pl.gene, judged, ordered.index[i], name)
+            for words, i in shown.items()
         ],
     )
 
@@ -244,13 +226,12 @@ def frame_of(frame: pd.DataFrame, caption: str) -> TableOf:
     return TableOf(["", *(HEADS.get(column, column.replace("_", " ")) for column in frame)], rows, caption)
 
 
-def drawn(draw: Callable[[Any], object], caption: str) -> Figure:
-    """Return what a function draws on axes."""
+def drawn(caption: str, draw: Callable[..., object], *args: Any, **kwargs: Any) -> Figure:
+    """Return what a function of `gexinfer.pl` draws."""
     from matplotlib.figure import Figure as Canvas
 
     # Not through pyplot, which would keep it and show it.
-    figure = Canvas(figsize=(3.6, 3.3), layout="constrained")
-    draw(figure.subplots())
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
+    canvas, file = Canvas(figsize=(3.6, 3.3), layout="constrained"), io.BytesIO()
+    draw(*args, **kwargs, ax=canvas.subplots())
+    canvas.savefig(file, format="png", dpi=160)
     return Figure(base64.b64encode(file.getvalue()).decode(), caption)

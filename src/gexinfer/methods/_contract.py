@@ -75,6 +75,11 @@ class Method:
     std: Callable[[Model, Any, Iterable[Float], str], Iterator[Float]] | None = None
     # The most similar training samples of each row: (rows, SIMILAR) their places and their weights, the largest first.
     similar: Callable[[Model, Any, Iterable[Float], str], Iterator[tuple[Indices, Float]]] | None = None
+    # `jacobian(model, config, X, weights, device)`: how much each target changes with each landmark, in each row times
+    # the (row, landmark) weight, summed over rows: (landmarks, targets) of standardised genes.
+    jacobian: Callable[[Model, Any, Float, Float, str], Float] | None = None
+    # The hidden units that the output sees: for each block of landmarks one array for each network of the model.
+    hidden: Callable[[Model, Any, Iterable[Float], str], Iterator[list[Float]]] | None = None
     # Takes rows that lack landmarks, as NaN, and yields (rows, landmarks + targets), the lacking ones inferred, too.
     any_panel: bool = False
     # Arrays of the model that say something of each target, for people to read beside the gene.
@@ -85,10 +90,17 @@ class Method:
     from_start: Mapping[str, Scalar] = field(default_factory=dict)
     # Whether samples of which only the landmarks are known take part.
     takes_unlabeled: bool = False
+    # What is worth tuning, as `tl.tune` takes it: a list of values, or the lowest and the highest, and "log".
+    space: Mapping[str, Any] = field(default_factory=dict)
 
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:
     """Return the method's config for the user's options, or say which options there are."""
+    return method.config(**checked_options(method, options))
+
+
+def checked_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's options with plain values, or say which there are and of what kind; not if they go together."""
     hints = get_type_hints(method.config)
     kinds = {option.name: hints[option.name] for option in fields(method.config)}
     plain = {}
@@ -101,7 +113,7 @@ def configure(method: Method, options: Mapping[str, Any]) -> Any:
         # None where it is the default says: choose.
         if plain[name] is not None or getattr(method.config, name, ...) is not None:
             check_option(name, plain[name], kinds[name])
-    return method.config(**plain)
+    return plain
 
 
 def check_option(name: str, value: Any, kind: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,33 @@ def unpenalised(moments: Moments) -> Wide | None:
     # From the right, of the transpose: that is how X'Y lies in memory.
     half = blas.dtrsm(1, factor, moments.xy.T, side=1)
     return blas.dtrsm(1, factor, half, side=1, trans_a=1, overwrite_b=1).T
+
+
+def cross_validation_errors(moments: Moments, spectrum: Spectrum, penalties: Wide) -> Wide:
+    """Return the (penalties, targets) errors of generalised cross-validation, which reads no row again."""
+    n, squared = moments.n, spectrum.rotated**2
+    errors = np.zeros((len(penalties), squared.shape[1]))
+    for i, penalty in enumerate(penalties):
+        inverse = spectrum.inverse(penalty)
+        left = moments.yy - (2 * inverse - spectrum.values * inverse**2) @ squared
+        # One degree of freedom is the mean's.
+        freedom = 1 + (spectrum.values * inverse).sum()
+        errors[i] = left / n / (1 - freedom / n) ** 2
+    return errors
+
+
+def jacobian_of(
+    coefficients: Callable[[Model, int], Float],
+) -> Callable[[Model, Any, Float, Float, str], Float]:
+    """Return the `jacobian` of a method with these (landmarks, targets) coefficients, which are those of every row."""
+
+    def jacobian(model: Model, config: Any, X: Float, weights: Float, device: str) -> Float:
+        return weights.sum(axis=0)[:, None] * coefficients(model, X.shape[1])
+
+    return jacobian
+
+
+jacobian = jacobian_of(lambda model, p: model.arrays["coefficients"])
 
 
 def predict(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:

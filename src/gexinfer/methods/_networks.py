@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import jvp, vmap
 from torch.nn import functional as F
 
-from gexinfer.engine.blocks import Float, Indices
+from gexinfer.engine.blocks import Float, Indices, Pairs
 from gexinfer.engine.device import fast_products, pick_device
 from gexinfer.engine.linear import linear
 from gexinfer.engine.loop import Loss, Plan, Player, Step, Trained, train
@@ -43,6 +44,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),
 }
+# Slopes are found for as many landmarks at once as leave so many numbers in the widest layer.
+TANGENTS = 2**23
 # Targets are clustered on their values in this many training rows.
 CLUSTER_ROWS = 2000
 # What the model to start from decides, of every network.
@@ -62,6 +65,17 @@ MODERN: dict[str, Any] = {
     "ema": 0.0,
     "batch_size": 128,
     "learning_rate": 2e-3,
+}
+
+
+# Around the modern recipe: what moved the error most in benchmarks/search_recipe.py.
+SPACE: dict[str, Any] = {
+    "layers": [1, 2, 3],
+    "hidden": [250, 500, 1000, 2000],
+    "dropout": (0.0, 0.5),
+    "input_noise": (0.0, 0.6),
+    "weight_decay": (0.3, 30.0, "log"),
+    "learning_rate": (3e-4, 1e-2, "log"),
 }
 
 
@@ -212,6 +226,13 @@ class Perceptron:
         config, p = self.config, self.parameters
         if generator is not None and config.input_noise:
             x = x + config.input_noise * torch.empty_like(x).normal_(generator=generator)
+        last = output_of(config)
+        y = linear(self.seen(x, generator), self.weight(last), p[f"{last}.bias"])
+        return y + linear(x, p["skip.weight"]) if "skip.weight" in p else y
+
+    def seen(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Map (rows, landmarks) to what the output layer sees: hidden units, before them landmarks if it sees those."""
+        config, p = self.config, self.parameters
         activation = ACTIVATIONS[config.activation]
 
         def layer(i: int, h: Tensor) -> Tensor:
@@ -225,12 +246,26 @@ class Perceptron:
             return h
 
         if config.trunk in STRUCTURED:
-            h = layer(0, mixed(config.trunk, x, p, self.fixed, config.layers, activation))
-        else:
-            h = TRUNKS[config.trunk](layer, x, config.layers)
-        last = output_of(config)
-        y = linear(h, self.weight(last), p[f"{last}.bias"])
-        return y + linear(x, p["skip.weight"]) if "skip.weight" in p else y
+            return layer(0, mixed(config.trunk, x, p, self.fixed, config.layers, activation))
+        return TRUNKS[config.trunk](layer, x, config.layers)
+
+    def jacobian(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return (landmarks, targets): the sum over rows of the slopes, each with its (row, landmark) weight.
+
+        The output is linear, so it multiplies the sum for all targets at once, instead of each row's slopes.
+        """
+        config, p = self.config, self.parameters
+
+        def along(direction: Tensor, weight: Tensor) -> Tensor:
+            return weight @ jvp(self.seen, (x,), (direction.expand_as(x),))[1]
+
+        n_in = x.shape[1]
+        first = CHANNELS * n_in if config.trunk in STRUCTURED else n_in
+        widest = max(first, features(config.trunk, n_in, config.layers, config.hidden))
+        directions = torch.eye(n_in, dtype=x.dtype, device=x.device)
+        some = max(TANGENTS // (len(x) * widest), 1)
+        slopes = vmap(along, (0, 1), chunk_size=some)(directions, weights) @ self.weight(output_of(config)).T
+        return slopes + weights.sum(0)[:, None] * p["skip.weight"].T if "skip.weight" in p else slopes
 
     def infer(self, x: Tensor) -> Tensor:
         return self.forward(x, generator=None)
@@ -402,7 +437,8 @@ def learn(
         title,
         asdict(config),
     )
-    found = train(learning, plan, training, validation, task.run, task.unlabeled)
+    test = None if task.run.test is None else Pairs(task.run.test, task.train.scale).only(targets)
+    found = train(learning, plan, training, validation, task.run, task.unlabeled, test)
     return replace(found, parameters=learning.learned(found.parameters))
 
 
@@ -490,18 +526,45 @@ def sees_landmarks(name: str, trunk: str) -> bool:
     return name == "skip.weight" or trunk == "dense" or (name == "0.weight" and trunk not in STRUCTURED)
 
 
-@torch.no_grad()
-def infer(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:
-    there, assigned = pick_device(device.split(",")[0]), model.arrays["block"]
+def networks_of(model: Model, config: Any, there: torch.device) -> list[tuple[Indices, Perceptron]]:
+    """Return the networks of a model, each with the targets that it infers."""
+    assigned = model.arrays["block"]
     fixed = {n: torch.from_numpy(model.arrays[n]).to(there) for n in ("order", "neighbours") if n in model.arrays}
     networks = []
     for b in range(config.target_blocks):
         own = {n.removeprefix(f"{b}."): a for n, a in model.arrays.items() if n.startswith(f"{b}.")}
         weights = {n: torch.from_numpy(a).to(there) for n, a in own.items() if not n.startswith("history.")}
         networks.append((np.flatnonzero(assigned == b), Perceptron(config, weights, fixed)))
+    return networks
+
+
+@torch.no_grad()
+def infer(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:
+    there = pick_device(device.split(",")[0])
+    networks = networks_of(model, config, there)
     for x in blocks:
-        out = np.empty((len(x), len(assigned)), np.float32)
+        out = np.empty((len(x), len(model.arrays["block"])), np.float32)
         on_device = torch.from_numpy(x).to(there)
         for targets, network in networks:
             out[:, targets] = network.infer(on_device).cpu().numpy()
         yield out
+
+
+@torch.no_grad()
+def jacobian(model: Model, config: Any, X: Float, weights: Float, device: str) -> Float:
+    there = pick_device(device.split(",")[0])
+    x, w = (torch.from_numpy(a).to(there) for a in (X, weights))
+    out = np.empty((X.shape[1], len(model.arrays["block"])), np.float32)
+    for targets, network in networks_of(model, config, there):
+        out[:, targets] = network.jacobian(x, w).cpu().numpy()
+    return out
+
+
+@torch.no_grad()
+def hidden(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[list[Float]]:
+    there = pick_device(device.split(",")[0])
+    networks = networks_of(model, config, there)
+    for x in blocks:
+        landmarks = x.shape[1] if config.trunk == "dense" else 0
+        on_device = torch.from_numpy(x).to(there)
+        yield [network.seen(on_device)[:, landmarks:].cpu().numpy() for _, network in networks]

@@ -12,7 +12,18 @@ from torch.nn import functional as F
 
 from gexinfer.engine.loop import Loss, Step
 from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import MODERN, SHAPE, NetworkOptions, Perceptron, by_recipe, fit, infer
+from gexinfer.methods._networks import (
+    MODERN,
+    SHAPE,
+    SPACE,
+    NetworkOptions,
+    Perceptron,
+    by_recipe,
+    fit,
+    hidden,
+    infer,
+    jacobian,
+)
 from gexinfer.methods._trunks import LAYERS
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -80,8 +91,11 @@ METHOD = Method(
     DGEX,
     partial(fit, Regression, "dgex"),
     infer,
+    jacobian=jacobian,
+    hidden=hidden,
     by_epochs=True,
     shape=SHAPE,
+    space=SPACE,
     # The best of 1e-4, 3e-4 and 1e-3 on cohorts left out of the bundled data.
     from_start={"learning_rate": 3e-4},
 )

@@ -23,7 +23,7 @@ from gexinfer.methods._adversarial import (
     spread,
 )
 from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import SHAPE, by_recipe, fit, infer
+from gexinfer.methods._networks import SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Wang et al. 2018; Adam, least squares and weight normalisation from a re-implementation. Learning rates, the size
@@ -132,7 +132,10 @@ METHOD = Method(
     GGAN,
     partial(fit, Conditional, "ggan"),
     infer,
+    jacobian=jacobian,
+    hidden=hidden,
     by_epochs=True,
     shape=SHAPE,
+    space=SPACE,
     from_start={"learning_rate": 3e-4},
 )

@@ -136,6 +136,29 @@ class Inner:
             values = (self.distances() / -form.bandwidth).exp_()
         return values.add_(self.products, alpha=form.linear) if form.linear else values
 
+    def slopes(self, form: Form) -> tuple[Tensor, Tensor]:
+        """Return (left, right) changes of the kernel with the product, and with the square of the left row."""
+        if form.kernel == "arccos":
+            norms = (self.left[:, None] * self.right).sqrt().clamp_(min=1e-12)
+            first = cosine = (self.products / norms).clamp(-1, 1)
+            by_cosine = torch.ones_like(cosine)
+            for _ in range(form.depth):
+                angle = torch.arccos(cosine)
+                cosine = ((1 - cosine * cosine).sqrt() + (torch.pi - angle) * cosine).div_(torch.pi).clamp_(-1, 1)
+                by_cosine *= 1 - angle / torch.pi
+            by_product = by_cosine
+            by_left = (cosine - by_cosine * first) * norms / (2 * self.left[:, None]).clamp(min=1e-12)
+        else:
+            distances = self.distances()
+            if form.kernel == "rbf":
+                by_square = (distances.square() / (-2 * form.bandwidth**2)).exp_() / (-2 * form.bandwidth**2)
+            else:
+                by_square = (distances / -form.bandwidth).exp_() / (-2 * form.bandwidth * distances)
+                # At a training sample itself there is a kink; the slopes on its sides cancel.
+                by_square[distances == 0] = 0
+            by_product, by_left = -2 * by_square, by_square
+        return by_product + form.linear, by_left
+
     def diagonal(self, form: Form) -> Tensor:
         """Return (left,) values of the kernel of each left row with itself."""
         own = self.left if form.kernel == "arccos" else torch.ones_like(self.left)
@@ -302,6 +325,17 @@ def predict(model: Model, config: Kernel, blocks: Iterable[Float], device: str) 
 
 
 @torch.no_grad()
+def jacobian(model: Model, config: Kernel, X: Float, weights: Float, device: str) -> Float:
+    there, form = pick_device(device), form_of(model, config)
+    known, coefficients = (torch.from_numpy(model.arrays[name]).to(there) for name in ("landmarks", "coefficients"))
+    x, w = (torch.from_numpy(a).to(there) for a in (X, weights))
+    by_product, by_left = Inner.of(x, known).slopes(form)
+    # A product is x known' / p, a square x x' / p.
+    of_known = (w.T @ by_product * known.T + 2 * (w * x).T @ by_left) / x.shape[1]
+    return (of_known @ coefficients).cpu().numpy()
+
+
+@torch.no_grad()
 def std(model: Model, config: Kernel, blocks: Iterable[Float], device: str) -> Iterator[Float]:
     """Yield the posterior sd of a new measurement: what the training rows leave open, and noise."""
     there, form, penalty = pick_device(device), form_of(model, config), float(model.notes["penalty"])
@@ -318,4 +352,15 @@ def std(model: Model, config: Kernel, blocks: Iterable[Float], device: str) -> I
         yield (variance.sqrt_()[:, None] * signal).cpu().numpy()
 
 
-METHOD = Method("kernel", Kernel, fit, predict, selects=Kernel.chooses, holds_samples=True, std=std)
+METHOD = Method(
+    "kernel",
+    Kernel,
+    fit,
+    predict,
+    selects=Kernel.chooses,
+    holds_samples=True,
+    std=std,
+    jacobian=jacobian,
+    # All else is chosen by the fit.
+    space={"kernel": ["arccos", "rbf", "laplace"]},
+)

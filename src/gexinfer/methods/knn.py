@@ -128,4 +128,12 @@ def predict(model: Model, config: KNN, blocks: Iterable[Float], device: str) -> 
         yield mean.cpu().numpy()
 
 
-METHOD = Method("knn", KNN, fit, predict, selects=lambda config: config.k is None, holds_samples=True)
+METHOD = Method(
+    "knn",
+    KNN,
+    fit,
+    predict,
+    selects=lambda config: config.k is None,
+    holds_samples=True,
+    space={"metric": ["euclidean", "correlation"], "weights": ["uniform", "distance"]},
+)

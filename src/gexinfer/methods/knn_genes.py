@@ -9,6 +9,7 @@ import numpy as np
 
 from gexinfer.engine.blocks import Float
 from gexinfer.methods._contract import Method, Model, Task
+from gexinfer.methods._linear import jacobian_of
 
 CANDIDATES = (1, 2, 3, 4, 5, 7, 10, 14, 20, 30, 50, 100)
 
@@ -57,4 +58,20 @@ def predict(model: Model, config: KNNGenes, blocks: Iterable[Float], device: str
         yield total / np.float32(len(nearest))
 
 
-METHOD = Method("knn_genes", KNNGenes, fit, predict, selects=lambda config: config.k is None, products=True)
+def shares(model: Model, n_landmarks: int) -> Float:
+    """Return the (landmarks, targets) share of each landmark in the mean that a target is."""
+    nearest = model.arrays["nearest"]
+    found = np.zeros((n_landmarks, nearest.shape[1]), np.float32)
+    np.put_along_axis(found, nearest, 1 / len(nearest), axis=0)
+    return found
+
+
+METHOD = Method(
+    "knn_genes",
+    KNNGenes,
+    fit,
+    predict,
+    selects=lambda config: config.k is None,
+    products=True,
+    jacobian=jacobian_of(shares),
+)

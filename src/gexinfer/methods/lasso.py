@@ -12,6 +12,7 @@ from gexinfer.engine.blocks import Float, Wide
 from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
 from gexinfer.methods._descent import ROUGH, descend
+from gexinfer.methods._linear import jacobian_of
 
 # In units of the correlation of standardised genes: at 1 no landmark is used. Downward, each from the one before.
 PENALTIES = np.logspace(-0.5, -3, 11)
@@ -71,13 +72,17 @@ def choose_penalty(task: Task, gram: Wide, targets: Wide) -> float:
     return best
 
 
+def coefficients_of(model: Model, n_landmarks: int) -> sp.csr_array:
+    """Return the (targets, landmarks) coefficients."""
+    data, *places = (model.arrays[f"coefficients.{name}"] for name in ("data", "indices", "indptr"))
+    return sp.csr_array((data.astype(np.float64), *places), shape=(len(places[1]) - 1, n_landmarks))
+
+
 def predict(model: Model, config: Lasso, blocks: Iterable[Float], device: str) -> Iterator[Float]:
-    a = {name: model.arrays[f"coefficients.{name}"] for name in ("data", "indices", "indptr")}
     coefficients = None
     for x in blocks:
         if coefficients is None:
-            shape = (len(a["indptr"]) - 1, x.shape[1])
-            coefficients = sp.csr_array((a["data"].astype(np.float64), a["indices"], a["indptr"]), shape=shape)
+            coefficients = coefficients_of(model, x.shape[1])
         yield (coefficients @ x.T.astype(np.float64)).T.astype(np.float32)
 
 
@@ -88,5 +93,6 @@ METHOD = Method(
     predict,
     selects=lambda config: config.penalty is None,
     products=True,
+    jacobian=jacobian_of(lambda model, p: coefficients_of(model, p).toarray().T.astype(np.float32)),
     per_gene=("n_landmarks",),
 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from gexinfer.engine.blocks import Float
 from gexinfer.methods._contract import Method, Model, Task
+from gexinfer.methods._linear import jacobian_of
 
 
 @dataclass(frozen=True)
@@ -26,4 +27,5 @@ def predict(model: Model, config: Mean, blocks: Iterable[Float], device: str) ->
         yield np.tile(model.arrays["mean"], (len(x), 1))
 
 
-METHOD = Method("mean", Mean, fit, predict, selects=lambda config: False)
+jacobian = jacobian_of(lambda model, p: np.zeros((p, len(model.arrays["mean"])), np.float32))
+METHOD = Method("mean", Mean, fit, predict, selects=lambda config: False, jacobian=jacobian)

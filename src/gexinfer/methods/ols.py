@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Method, Model, Task
-from gexinfer.methods._linear import Spectrum, predict, unpenalised
+from gexinfer.methods._linear import Spectrum, jacobian, predict, unpenalised
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,4 @@ def fit(task: Task, config: OLS) -> Model:
     return Model({"coefficients": coefficients.astype(np.float32)})
 
 
-METHOD = Method("ols", OLS, fit, predict, selects=lambda config: False, products=True)
+METHOD = Method("ols", OLS, fit, predict, selects=lambda config: False, products=True, jacobian=jacobian)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gexinfer.engine.blocks import Wide
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, predict
+from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, cross_validation_errors, jacobian, predict
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ def fit(task: Task, config: Ridge) -> Model:
         penalties, errors = np.array([config.penalty]), np.zeros((1, task.train.n_targets))
     else:
         penalties = PENALTIES_PER_ROW * len(task.train)
-        errors = (validation_errors if len(task.validation) else cross_validation_errors)(task, spectrum, penalties)
+        if len(task.validation):
+            errors = validation_errors(task, spectrum, penalties)
+        else:
+            errors = cross_validation_errors(task.moments, spectrum, penalties)
     inverses = np.stack([spectrum.inverse(penalty) for penalty in penalties])
     if config.per_gene:
         best = errors.argmin(axis=0)
@@ -58,17 +61,13 @@ def validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
     return errors
 
 
-def cross_validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
-    """Return the (penalties, targets) errors of generalised cross-validation, which reads no row again."""
-    n, squared = task.moments.n, spectrum.rotated**2
-    errors = np.zeros((len(penalties), task.train.n_targets))
-    for i, penalty in enumerate(penalties):
-        inverse = spectrum.inverse(penalty)
-        left = task.moments.yy - (2 * inverse - spectrum.values * inverse**2) @ squared
-        # One degree of freedom is the mean's.
-        freedom = 1 + (spectrum.values * inverse).sum()
-        errors[i] = left / n / (1 - freedom / n) ** 2
-    return errors
-
-
-METHOD = Method("ridge", Ridge, fit, predict, selects=lambda config: False, products=True, per_gene=("penalty",))
+METHOD = Method(
+    "ridge",
+    Ridge,
+    fit,
+    predict,
+    selects=lambda config: False,
+    products=True,
+    jacobian=jacobian,
+    per_gene=("penalty",),
+)

@@ -11,7 +11,7 @@ import scipy.linalg
 
 from gexinfer.engine.blocks import Float, Wide
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum
+from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, jacobian_of
 
 RANKS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 40, 50, 70, 100, 140, 200, 300, 500, 700, 1000)
 
@@ -108,4 +108,5 @@ def chooses(config: ReducedRank) -> bool:
     return config.rank is None or config.penalty is None
 
 
-METHOD = Method("rrr", ReducedRank, fit, predict, selects=chooses, products=True)
+jacobian = jacobian_of(lambda model, p: model.arrays["left"] @ model.arrays["right"])
+METHOD = Method("rrr", ReducedRank, fit, predict, selects=chooses, products=True, jacobian=jacobian)

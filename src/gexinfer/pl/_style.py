@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gexinfer._names import listed
 from gexinfer._slots import gene_slot
@@ -38,6 +40,33 @@ def dress(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
 def colours(count: int) -> list[tuple[float, float, float]]:
     """Return colours that colour-blind readers can tell apart."""
     return list(sns.color_palette("colorblind", count))
+
+
+def plain_ticks(axis: Axis, ticks: Sequence[float]) -> None:
+    """Give a logarithmic axis these ticks, written as numbers."""
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def reference_lines(ax: Axes, errors: Mapping[str, float], low: float, high: float) -> None:
+    """Draw errors as horizontal lines beside curves that run from `low` to `high`.
+
+    One that would flatten the curves is left off and named in the legend.
+    """
+    for i, (name, error) in enumerate(errors.items()):
+        label = f"{name} ({error:.3f})"
+        if error > high + max(0.3 * (high - low), 0.1 * high):
+            ax.plot([], [], color="0.4", linestyle="none", label=f"{label}, above the axis")
+        else:
+            ax.axhline(error, color="0.4", linestyle=DASHES[1 + i % (len(DASHES) - 1)], linewidth=1, label=label)
+
+
+def table_in(adata: AnnData, slot: str, call: str) -> pd.DataFrame:
+    """Return a table of `uns`, or say which call writes it."""
+    if slot not in adata.uns:
+        raise KeyError(f"adata.uns has no {slot!r}; run {call} first.")
+    return adata.uns[slot]
 
 
 def as_names(keys: str | Iterable[str]) -> list[str]:

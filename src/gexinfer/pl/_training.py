@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from anndata import AnnData
@@ -9,7 +10,18 @@ from matplotlib.ticker import MaxNLocator
 
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, records
-from gexinfer.pl._style import DASHES, FONT, as_names, colours, dress, new_axes
+from gexinfer._slots import SWEEP, SWEEP_CURVES
+from gexinfer.pl._style import DASHES, FONT, as_names, colours, dress, new_axes, reference_lines, table_in
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The error after each epoch that is drawn and named, which epoch was kept, and the training error where drawn."""
+
+    label: str
+    error: np.ndarray
+    kept: int
+    beneath: tuple[str, np.ndarray] | None = None
 
 
 def training(
@@ -17,6 +29,7 @@ def training(
     keys: str | Sequence[str] | None = None,
     *,
     against: str | Sequence[str] | None = None,
+    sweep: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw error against epoch, with other models as lines: figure 5 of the D-GEX paper.
@@ -24,57 +37,96 @@ def training(
     Parameters
     ----------
     adata
-        Fitted data; reads the models in `uns`.
+        Fitted data; reads the models in `uns`, or with `sweep` the tables of `gexinfer.tl.sweep`.
     keys
-        The networks; all in `uns` where not given. Of a model of several `target_blocks`, each is drawn.
+        The networks, or the settings of the sweep by their names in its table; all where not given. Of a model of
+        several `target_blocks`, each is drawn.
     against
-        Models without epochs, drawn at their validation error; all in `uns` where not given.
+        Models without epochs, drawn at their validation error, or with `sweep` at their test error; all that are there
+        where not given.
+    sweep
+        Draw the test error of each setting of `uns["gexinfer_sweep"]`, as the paper does, in the place of models.
     ax
         Where to draw; new axes where it is not given.
 
     Returns
     -------
     The axes: validation MAE as solid curves, with a dot at the epoch that was kept, training MAE as dotted curves, the
-    others as horizontal lines. A line that would flatten the curves is left off and named in the legend.
+    others as horizontal lines. Of a sweep, test MAE, with a dot at the epoch that was kept by validation MAE. A line
+    that would flatten the curves is left off and named in the legend.
 
     Raises
     ------
     KeyError
-        A model is not there.
+        A model, a setting or the sweep is not there.
     ValueError
         There is no network among them.
     """
+    curves, lines = of_sweep(adata, keys, against) if sweep else of_models(adata, keys, against)
+    ax = new_axes()[0] if ax is None else ax
+    for i, (curve, colour) in enumerate(zip(curves, colours(len(curves)), strict=True)):
+        epochs = np.arange(1, len(curve.error) + 1)
+        # Training curves are dotted, so that the others are solid; alone they can be told apart without colour.
+        style = "-" if curve.beneath else DASHES[i % len(DASHES)]
+        ax.plot(epochs, curve.error, color=colour, linestyle=style, label=curve.label, linewidth=1.3)
+        if curve.beneath:
+            label, error = curve.beneath
+            ax.plot(epochs, error, color=colour, linestyle=":", label=label, linewidth=1)
+        ax.plot(epochs[curve.kept], curve.error[curve.kept], "o", color=colour, markersize=4)
+    every = [error for curve in curves for error in (curve.error, *(curve.beneath or ())[1:])]
+    reference_lines(ax, lines, min(e.min() for e in every), max(e.max() for e in every))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    dress(ax, "epoch", f"{'test ' if sweep else ''}MAE over genes (sd units)")
+    return ax
+
+
+def of_models(
+    adata: AnnData, keys: str | Sequence[str] | None, against: str | Sequence[str] | None
+) -> tuple[list[Curve], dict[str, float]]:
+    """Return the curves of the networks in `uns`, and the validation errors of the models beside them."""
     models = records(adata)
     wanted = list(models) if keys is None else as_names(keys)
     lines = list(models) if against is None else as_names(against)
     lacking = [name for name in (*wanted, *lines) if name not in models]
     if lacking:
         raise KeyError(f"adata.uns holds no gexinfer model {listed(lacking)}; it holds {listed(list(models), 20)}.")
-    curves = {label: errors for name in wanted for label, errors in histories(name, models[name]).items()}
+    curves = []
+    for key in wanted:
+        for name, (train, validation) in histories(key, models[key]).items():
+            best = int(validation.argmin())
+            label = f"{name}, validation ({validation[best]:.3f})"
+            curves.append(Curve(label, validation, best, (f"{name}, training", train)))
     if not curves:
         raise ValueError(f"None of {wanted} was trained by epochs; run gexinfer.tl.fit(adata, method='dgex') first.")
     lines = [n for n in lines if not histories(n, models[n]) and "validation_mae" in models[n].model.notes]
-    ax = new_axes()[0] if ax is None else ax
+    return curves, {name: float(models[name].model.notes["validation_mae"]) for name in lines}
 
-    for (name, (train, validation)), colour in zip(curves.items(), colours(len(curves)), strict=True):
-        epochs = np.arange(1, len(validation) + 1)
-        best = int(validation.argmin())
-        ax.plot(epochs, validation, color=colour, label=f"{name}, validation ({validation[best]:.3f})", linewidth=1.3)
-        ax.plot(epochs, train, color=colour, linestyle=":", label=f"{name}, training", linewidth=1)
-        ax.plot(epochs[best], validation[best], "o", color=colour, markersize=4)
-    low = min(min(t.min(), v.min()) for t, v in curves.values())
-    high = max(max(t.max(), v.max()) for t, v in curves.values())
-    for i, name in enumerate(lines):
-        error = float(models[name].model.notes["validation_mae"])
-        label = f"{name} ({error:.3f})"
-        if error > high + 0.3 * (high - low):
-            ax.plot([], [], color="0.4", linestyle="none", label=f"{label}, above the axis")
-        else:
-            ax.axhline(error, color="0.4", linestyle=DASHES[1 + i % (len(DASHES) - 1)], linewidth=1, label=label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-    dress(ax, "epoch", "MAE over genes (sd units)")
-    return ax
+
+def of_sweep(
+    adata: AnnData, keys: str | Sequence[str] | None, against: str | Sequence[str] | None
+) -> tuple[list[Curve], dict[str, float]]:
+    """Return the test curves of the settings of a sweep, and the test errors of the models that it was against."""
+    call = "gexinfer.tl.sweep(adata, 'dgex', {'dropout': [0.0, 0.1, 0.25]})"
+    table, epochs = table_in(adata, SWEEP, call), adata.uns.get(SWEEP_CURVES)
+    if epochs is None:
+        raise ValueError(f"adata.uns[{SWEEP!r}] is of a method that does not learn by epochs; run {call} first.")
+    others = table.loc[table["reference"].astype(bool), "mae"].dropna().to_dict()
+    there = list(dict.fromkeys(epochs["setting"]))
+    wanted = there if keys is None else as_names(keys)
+    lines = list(others) if against is None else as_names(against)
+    lacking = [name for name in wanted if name not in there] + [name for name in lines if name not in others]
+    if lacking:
+        raise KeyError(
+            f"adata.uns[{SWEEP!r}] has no {listed(lacking)}; it has the settings {listed(there, 20)} against "
+            f"{listed(list(others), 20)}."
+        )
+    curves = []
+    for name in wanted:
+        own = epochs[epochs["setting"] == name]
+        error, kept = own["test_mae"].to_numpy(float), int(own["validation_mae"].to_numpy(float).argmin())
+        curves.append(Curve(f"{name} ({error[kept]:.3f})", error, kept))
+    return curves, {name: float(others[name]) for name in lines}
 
 
 def histories(name: str, fitted: FittedModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:

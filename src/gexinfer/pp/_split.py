@@ -92,15 +92,15 @@ def assign(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
     side = np.empty(len(sizes), np.int8)
     order = rng.permutation(len(sizes))
     if (sizes == 1).all():
-        edges = np.rint(np.cumsum(shares)[:2] * len(sizes)).astype(int)
+        edges = np.rint(np.cumsum(shares)[:-1] * len(sizes)).astype(int)
         side[order] = np.digitize(np.arange(len(sizes)), edges)
     else:
         for group in order:
             side[group] = np.argmax(lacking)
             lacking[side[group]] -= sizes[group]
-    for empty in np.flatnonzero((np.bincount(side, minlength=3) == 0) & (shares > 0)):
+    for empty in np.flatnonzero((np.bincount(side, minlength=len(shares)) == 0) & (shares > 0)):
         # The smallest group of a side that has several.
-        crowded = np.bincount(side, minlength=3)[side] > 1
+        crowded = np.bincount(side)[side] > 1
         side[np.flatnonzero(crowded)[np.argmin(sizes[crowded])]] = empty
     return side
 

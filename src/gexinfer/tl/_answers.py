@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from gexinfer._slots import (
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.report import say
 from gexinfer.tl._held_out import percentile
-from gexinfer.tl._intervals import write_intervals
+from gexinfer.tl._intervals import drop_bounds, write_intervals
 from gexinfer.tl._query import Query
 from gexinfer.tl._trusted import is_trusted, recall_of
 
@@ -67,6 +67,7 @@ class Answer:
 def write_answers(adata: AnnData, answers: Mapping[str, Answer]) -> None:
     """Write `layers`, what is known of samples and genes, and which layers are predictions."""
     layers = {name: layer for answer in answers.values() for name, layer in answer.layers.items()}
+    drop_bounds(adata, answers)
     for name, layer in layers.items():
         adata.layers[name] = layer
     others = predicted_layers(adata) - set(layers)
@@ -95,14 +96,14 @@ def write_trust(adata: AnnData, answers: Mapping[str, Answer]) -> None:
     adata.var[TRUSTED] = (adata.var[ROLE] == "landmark").to_numpy() | is_trusted(recall)
 
 
-def tell_of_novelty(answer: Answer) -> None:
-    """Say where most samples are unlike those that the model's errors were measured on."""
-    columns = dict(answer.of_samples())
-    beyond = columns.get(PERCENTILE, np.empty(0)) > FAR
-    if beyond.sum() > len(beyond) / 2:
+def tell_of_novelty(answers: Iterable[Answer]) -> None:
+    """Say where most samples are unlike those that the models' errors were measured on."""
+    told = [dict(answer.of_samples()).get(PERCENTILE) for answer in answers]
+    beyond = np.array([percentiles > FAR for percentiles in told if percentiles is not None]).any(axis=0)
+    if beyond.sum() > beyond.size / 2:
         say(
-            f"predict: {answer.query.name}: {beyond.sum():,} of {len(beyond):,} samples are less like the training "
-            f"rows than {FAR} % of the validation rows (obs[{PERCENTILE!r}]); expect larger errors than on those"
+            f"predict: {beyond.sum():,} of {beyond.size:,} samples are less like the training rows than {FAR} % of the "
+            f"validation rows (obs[{PERCENTILE!r}]); expect larger errors than on those"
         )
 
 

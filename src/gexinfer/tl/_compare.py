@@ -9,15 +9,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._slots import check_in_memory, split_rows
-from gexinfer._values import refuse_not_finite, where_from
-from gexinfer.engine.blocks import Indices
-from gexinfer.engine.moments import moments
+from gexinfer._slots import check_in_memory
 from gexinfer.engine.run import Run
-from gexinfer.methods import configure, get_method
 from gexinfer.tl._evaluate import evaluate
-from gexinfer.tl._fit import Reference, check_key, check_validation, learn, look, resolve_rows, write_model
+from gexinfer.tl._fit import check_key, learn, look, resolve_rows, write_model
 from gexinfer.tl._predict import predict
+from gexinfer.tl._trials import check_finite, judged_on, named_methods, planned
 
 
 def compare(
@@ -74,27 +71,17 @@ def compare(
     ----------
     Chen et al., Bioinformatics 2016, 32:1832 (the error, and the linear baselines).
     """
-    options = (
-        {name: dict(o) for name, o in methods.items()} if isinstance(methods, Mapping) else {m: {} for m in methods}
-    )
-    if isinstance(methods, str) or not options:
-        raise ValueError(f"methods={methods!r} must be a list of methods, e.g. ['mean', 'ridge', 'kernel'].")
+    options = named_methods(methods)
     check_in_memory(adata)
     sides = resolve_rows(adata, layer, targets, allow_overlap)
-    test = split_rows(adata, "test")
-    if len(test) == 0:
-        raise ValueError(
-            "adata.obs['split'] marks no row as 'test', on which to compare: run gexinfer.pp.split(adata)."
-        )
-    plans = {}
-    for name, given in options.items():
-        method = get_method(given.pop("method", name))
-        plans[name] = method, configure(method, given)
+    test = judged_on(adata, sides.train, "to compare")
+    plans = planned(options, sides)
+    for name, (method, _) in plans.items():
         check_key(adata, name, method, layer)
-        check_validation(method, plans[name][1], sides)
     reference = look(adata, layer, sides, products=any(method.products for method, _ in plans.values()))
-
-    check_finite(adata, reference, test)
+    check_finite(adata, test, layer)
+    # Predictions are made of all rows.
+    check_finite(adata, replace(test, rows=np.arange(adata.n_obs), targets=np.empty(0, np.intp)), layer)
 
     models, seconds = {}, {}
     for name, (method, config) in plans.items():
@@ -109,11 +96,3 @@ def compare(
         seconds[name]["predict_seconds"] = perf_counter() - started
     table = evaluate(adata, key=list(plans))
     return table.join(pd.DataFrame.from_dict(seconds, orient="index"))
-
-
-def check_finite(adata: AnnData, reference: Reference, test: Indices) -> None:
-    """Refuse NaN and inf where predictions are made or judged, before anything is fitted."""
-    every, genes = np.arange(adata.n_obs), np.empty(0, np.intp)
-    for rows in (replace(reference.sides.train, rows=test), replace(reference.sides.train, rows=every, targets=genes)):
-        names = adata.var_names[np.concatenate([rows.landmarks, rows.targets])]
-        refuse_not_finite(moments(rows.blocks()).not_finite, names, len(rows), where_from(reference.layer))

@@ -138,7 +138,7 @@ def count(adata: AnnData, test: Indices, fitted: FittedModel, name: str) -> Coun
         if not (np.abs((low + high) / 2 - p) <= 1e-3 * unit + 1e-4 * np.abs(p)).all():
             raise ValueError(
                 f"adata.layers[{bound_names(name)[0]!r}] and {bound_names(name)[1]!r} do not lie around "
-                f"adata.layers[{name!r}]: predictions were made again without intervals, or some are left out. Run "
+                f"adata.layers[{name!r}]: a layer was changed, or values were left out by trusted_only=True. Run "
                 f"gexinfer.tl.predict(adata, key={name!r}, interval=.9) first."
             )
         held, width = (low <= y) & (y <= high), high - low

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,51 +10,77 @@ from gexinfer._names import locate
 from gexinfer._record import FittedModel, records, row_digests
 from gexinfer._slots import (
     EVALUATION,
+    GROUPS,
     METRICS,
+    PAIRS,
     SPLIT,
     check_in_memory,
     check_unique,
     gene_slot,
+    group_codes,
     layer_names,
     matrix,
+    sample_slot,
     split_by,
+    split_column,
     split_rows,
 )
-from gexinfer._values import refuse_not_finite, where_from
-from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order, row_slices
-from gexinfer.engine.cluster import client_for, is_lazy, total
+from gexinfer.engine.blocks import Indices, dense
+from gexinfer.engine.cluster import is_lazy
 from gexinfer.engine.report import warn
+from gexinfer.engine.resampling import batches
 from gexinfer.methods import get_method
+from gexinfer.tl._cross_validate import cross_validate
+from gexinfer.tl._scores import Scores, classes_of, scores
+from gexinfer.tl._tables import add_intervals, overall, pairs
 
-BASELINES = ("ols", "ridge")
-# What is summed up of measured values y and inferred values p, of each gene.
-SUMS: Mapping[str, Callable[[Wide, Wide], Any]] = {
-    "error": lambda y, p: np.abs(y - p),
-    "squared": lambda y, p: (y - p) ** 2,
-    "y": lambda y, p: y,
-    "p": lambda y, p: p,
-    "yy": lambda y, p: y * y,
-    "pp": lambda y, p: p * p,
-    "yp": lambda y, p: y * p,
-    "not_finite": lambda y, p: ~np.isfinite(y),
-    "not_inferred": lambda y, p: ~np.isfinite(p),
-}
 # Predictions of this many test rows are made again, to know them for the present model's.
 STALE_ROWS = 20
 
 
-def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.DataFrame:
+def evaluate(
+    adata: AnnData,
+    *,
+    key: str | Iterable[str] | None = None,
+    groupby: str | Sequence[str] | None = None,
+    spearman: bool = True,
+    cv: int | str | None = None,
+    rng: int | np.random.Generator = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> pd.DataFrame:
     """Measure how far inferred values are from measured ones, on the test rows alone.
 
-    Run it after `gexinfer.tl.predict(adata)`. The truth is read from the layer that the model was fitted on. The mean
-    predictor is always in the table, so that a number can be judged.
+    Run it after `gexinfer.tl.predict(adata)`. The truth is read from the layer that the model was fitted on. Two
+    baselines are always in the table, so that a number can be judged: `mean`, the training mean of each gene, and
+    `nearest`, the landmark with the largest absolute correlation with the gene over training rows, times that
+    correlation, in standard deviations.
+
+    Rows are read in blocks, and once, all models of one reference together. On a `dask.distributed` client sums over
+    the rows of dask arrays are taken on its workers.
 
     Parameters
     ----------
     adata
         Whole transcriptomes with models in `uns` and their predictions in `layers`.
     key
-        Name of the model, or several; all that have a layer where it is not given.
+        Name of the model, or several; all that have a layer where it is not given, with `cv` all.
+    groupby
+        Column of `obs`, or several, for whose groups of test samples a table is made; a column may have 200 groups.
+    spearman
+        Measure rank correlations, too. They are most of the work: ranks of genes need whole columns, which are read a
+        second time, as many at a time as fit in 256 MB.
+    cv
+        Repeat fit and evaluation over folds: a number of them, drawn at random, by whole groups where the present split
+        is by groups; or a column of `obs` whose groups are left out whole, in 5 folds, or in as many as there are
+        groups if these are fewer. Layers are neither needed nor written.
+    rng
+        Seed or generator: which samples are drawn for intervals, and with `cv` the folds and the fits.
+    device
+        With `cv`, where networks, kernels and neighbours are computed: `"auto"` (CUDA, MPS, then CPU), or any torch
+        device.
+    progress
+        With `cv`, show a bar, or a line where there is no screen.
 
     Returns
     -------
@@ -64,10 +89,16 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
     `mae`, `mae_sd`
         Mean absolute error of a gene in standard deviations of the training rows, averaged over genes, and the
         standard deviation over genes, as in the D-GEX paper.
+    `mae_low`, `mae_high`
+        The ends of a 95 % bootstrap interval of `mae` over test samples, over whole groups where the split was by
+        groups; NaN where there are fewer than 5 of them. `n_clusters` says how many there are.
     `mae_data`
-        The same in the units of the data.
-    `pearson`, `r2`
-        Median over genes of Pearson's r and of R2 over test samples; 1 is perfect, the test mean has an R2 of 0.
+        The mean absolute error in the units of the data.
+    `rmse`
+        Root mean squared error of a gene in standard deviations, averaged over genes.
+    `pearson`, `spearman`, `r2`, `ccc`
+        Median over genes of Pearson's r, Spearman's rho, R2 and Lin's concordance correlation over test samples; 1 is
+        perfect. The test mean has an R2 of 0.
     `gain_over_ols`, `gain_over_ridge`
         Relative fall of the MAE against `ols` and `ridge` where they were fitted; positive is better.
     `better_than_ols`, `better_than_ridge`
@@ -75,21 +106,44 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
     `n_samples`, `n_genes`, `split_by`
         Test rows, genes with an `mae`, and how the split was made: "random", "by" a column of `obs`, or "by hand".
 
-    Writes `uns["gexinfer_evaluation"]`, this table, and `varm["gexinfer_mae"]`, `varm["gexinfer_mae_data"]`,
-    `varm["gexinfer_pearson"]`, `varm["gexinfer_r2"]`, genes x models, NaN for genes not inferred.
+    With `cv` the table has the means over folds of these; and of `mae` its standard deviation over folds
+    (`mae_fold_sd`), `mae_min` and `mae_max`, and `best`, the share of folds in which the model had the lowest. Writes
+    `uns["gexinfer_evaluation_folds"]`, one row a fold and model, and nothing else.
+
+    Without `cv` these slots are written:
+
+    `uns["gexinfer_evaluation"]`
+        The table.
+    `uns["gexinfer_evaluation_pairs"]`
+        For each two models, `first` the one with the lower MAE: `n_genes`, those that both infer; `better`, the share
+        of them that `first` infers better; `significantly_better` and `significantly_worse`, the shares at a false
+        discovery rate of 5 %; `difference`, of the MAEs, and `gain`, its relative fall, with the ends of their 95 %
+        intervals.
+    `uns["gexinfer_evaluation_groups"]`
+        With `groupby`: `model`, `column`, `group`, `n_samples`, and each metric over the group's samples, averaged
+        over genes as in the table.
+    `varm["gexinfer_mae"]`
+        Genes x models, NaN for genes not inferred; the same for `mae_data`, `rmse`, `pearson`, `spearman`, `r2` and
+        `ccc`. What is undefined is NaN: a correlation of a constant prediction, or over fewer than 3 samples.
+    `obsm["gexinfer_sample_mae"]`
+        Samples x models, NaN for rows that are not test rows, for the same metrics. They are over a sample's inferred
+        genes, all but `mae_data` on deviations from the training mean in standard deviations: on the values themselves
+        every method follows a sample, because genes differ in their means.
 
     Raises
     ------
     KeyError
-        There is no model, no split, or no prediction for a model.
+        There is no model, no split, no prediction for a model, or no such column of `obs`.
     ValueError
         There are no test rows or no targets, the model has seen test rows, the predictions are not the present model's,
-        or values are NaN or inf.
+        values are NaN or inf, or a column has too many groups; with `cv`, there are too few groups or samples, or a
+        model cannot be fitted again from `adata` alone.
 
     Warns
     -----
     UserWarning
-        The models infer different genes, or the one with the lowest MAE has a much lower R2 than another.
+        The models infer different genes, the one with the lowest MAE has a much lower R2 than another, or the column by
+        which the split was made is gone.
 
     References
     ----------
@@ -98,6 +152,13 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
     check_in_memory(adata)
     check_unique(adata)
     models = records(adata, key)
+    columns = [groupby] if isinstance(groupby, str) else list(groupby or [])
+    if cv is not None:
+        if columns:
+            raise ValueError(f"groupby={groupby!r} is for one split; with cv= leave it out.")
+        for name, fitted in models.items():
+            check_truth(adata, fitted, name)
+        return cross_validate(adata, models, cv, spearman=spearman, rng=rng, device=device, progress=progress)
     there = layer_names(adata)
     if key is None:
         models = {name: fitted for name, fitted in models.items() if name in there}
@@ -112,22 +173,52 @@ def evaluate(adata: AnnData, *, key: str | Iterable[str] | None = None) -> pd.Da
     for name, fitted in models.items():
         check_truth(adata, fitted, name)
         refuse_seen(adata, test, fitted, name)
-    scores = {name: score(adata, test, fitted, name) for name, fitted in models.items()}
+    rng = np.random.default_rng(rng)
+    clusters = clusters_of(adata, test)
+    classes = classes_of(adata, test, batches(clusters, rng), columns)
+    layers = {name: adata.layers[name] for name in models}
+    found = scores(adata, test, models, layers, classes, spearman=spearman)
     for name, fitted in models.items():
         refuse_stale(adata, test, fitted, name)
-    if not any(fitted.method == "mean" for fitted in models.values()):
-        floors = [score(adata, test, fitted, None) for fitted in models.values()]
-        scores["mean"] = {m: pd.concat([f[m] for f in floors]).groupby(level=0).first() for m in METRICS}
-    per_gene = {metric: pd.DataFrame({n: s[metric] for n, s in scores.items()}, adata.var_names) for metric in METRICS}
-    table = overall(per_gene, models)
+    table = overall(found.genes, models)
+    sizes = np.bincount(classes.batch, minlength=classes.n_batches)
+    add_intervals(table, found.errors, sizes, rng)
+    table["n_clusters"] = int(clusters.max()) + 1
     table["n_samples"] = len(test)
-    table["n_genes"] = per_gene["mae"].notna().sum()
     table["split_by"] = split_by(adata)
     warn_of_orders(table)
-    for metric, frame in per_gene.items():
-        adata.varm[gene_slot(metric)] = frame
-    adata.uns[EVALUATION] = table
+    write(adata, test, found, table, pairs(table.index, found.errors, sizes, rng))
     return table.copy()
+
+
+def write(adata: AnnData, test: Indices, found: Scores, table: pd.DataFrame, compared: pd.DataFrame) -> None:
+    """Write all slots of an evaluation; those of an earlier one that this one does not have are gone."""
+    adata.uns[EVALUATION], adata.uns[PAIRS] = table, compared
+    adata.uns.pop(GROUPS, None)
+    if len(found.groups):
+        adata.uns[GROUPS] = found.groups
+    for metric in METRICS:
+        of_genes, of_samples = gene_slot(metric), sample_slot(metric)
+        if metric in found.genes:
+            adata.varm[of_genes] = found.genes[metric]
+            values = np.full((adata.n_obs, found.samples[metric].shape[1]), np.nan, np.float32)
+            values[test] = found.samples[metric]
+            adata.obsm[of_samples] = pd.DataFrame(values, adata.obs_names, found.samples[metric].columns)
+        else:
+            for there, slot in ((adata.varm, of_genes), (adata.obsm, of_samples)):
+                there.pop(slot, None)
+
+
+def clusters_of(adata: AnnData, test: Indices) -> Indices:
+    """Return the number of each test row's group where the split was made by groups, else of each row its own."""
+    column = split_column(adata)
+    if column is not None and column not in adata.obs:
+        warn(
+            f"adata.obs has no column {column!r}, by which the split was made. Intervals and tests take the samples "
+            "for independent, and look surer than they are; put the column back.",
+        )
+        column = None
+    return np.arange(len(test)) if column is None else group_codes(adata.obs.iloc[test], column)[0]
 
 
 def check_truth(adata: AnnData, fitted: FittedModel, name: str) -> None:
@@ -192,71 +283,3 @@ def refuse_stale(adata: AnnData, test: Indices, fitted: FittedModel, name: str) 
             f"adata.layers[{name!r}] does not hold what adata.uns[{name!r}] predicts: the model was fitted again, or "
             f"the layer changed. Run gexinfer.tl.predict(adata, key={name!r}) first."
         )
-
-
-def score(adata: AnnData, test: Indices, fitted: FittedModel, layer: str | None) -> dict[str, pd.Series]:
-    """Return each metric per target gene, in one pass over blocks of test rows; no layer means the training mean."""
-    columns = locate(fitted.targets, adata.var_names)
-    # Genes may have been dropped since the prediction.
-    there = columns >= 0
-    columns, names = columns[there], adata.var_names[columns[there]]
-    mean, unit = fitted.target_scale.mean[there], fitted.target_scale.unit[there]
-    fitted_on = str(fitted.input["layer"])
-    matrices = [in_row_order(matrix(adata, fitted_on)), *([adata.layers[layer]] if layer else [])]
-    client = client_for(*matrices)
-    if client is None:
-        sums = error_sums(matrices, columns, mean, test)
-    else:
-        sums = total(client, matrices, test, error_sums, columns, mean)
-    refuse_not_finite(sums["not_finite"].astype(int), names, len(test), where_from(fitted_on))
-    refuse_not_finite(sums["not_inferred"].astype(int), names, len(test), where_from(layer))
-    n, sums = len(test), {name: sums[name].to_numpy() for name in sums}
-    spread_of_truth = sums["yy"] - sums["y"] ** 2 / n
-    spread = np.sqrt(np.maximum(spread_of_truth * (sums["pp"] - sums["p"] ** 2 / n), 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Undefined, not zero, where a gene or its prediction is constant over the test rows.
-        pearson = np.where(spread > 1e-9 * n, (sums["yp"] - sums["y"] * sums["p"] / n) / spread, np.nan)
-        r2 = np.where(spread_of_truth > 1e-9 * n, 1 - sums["squared"] / spread_of_truth, np.nan)
-    mae_data = sums["error"] / n
-    # A gene that was constant in training has no standard deviation to measure an error in.
-    mae = np.where(fitted.target_scale.sd[there] > 0, mae_data / unit, np.nan)
-    values = {"mae": mae, "mae_data": mae_data, "pearson": pearson, "r2": r2}
-    return {metric: pd.Series(value, names) for metric, value in values.items()}
-
-
-def error_sums(matrices: Sequence[Any], columns: Indices, mean: Wide, rows: Indices | None = None) -> pd.DataFrame:
-    """Return sums over rows, genes x sums, of measured values, of inferred ones, and of what is between them.
-
-    `matrices` are the measured values and the inferred ones; without the latter the mean stands for them.
-    """
-    rows = np.arange(matrices[0].shape[0]) if rows is None else rows
-    sums = pd.DataFrame(0.0, index=range(len(columns)), columns=list(SUMS))
-    for part in row_slices(len(rows)):
-        # Relative to the training mean, so that squares of a gene at level 14 with sd 0.1 lose nothing.
-        y = dense(matrices[0], rows[part], columns) - mean
-        p = dense(matrices[1], rows[part], columns) - mean if len(matrices) > 1 else np.zeros_like(y)
-        sums += pd.DataFrame({name: of(y, p).sum(axis=0) for name, of in SUMS.items()})
-    return sums
-
-
-def overall(per_gene: Mapping[str, pd.DataFrame], models: Mapping[str, FittedModel]) -> pd.DataFrame:
-    """Return the table over genes, with each model against the linear baselines on the genes both infer."""
-    mae = per_gene["mae"]
-    table = pd.DataFrame(
-        {
-            "mae": mae.mean(),
-            "mae_sd": mae.std(ddof=0),
-            "mae_data": per_gene["mae_data"].mean(),
-            "pearson": per_gene["pearson"].median(),
-            "r2": per_gene["r2"].median(),
-        }
-    )
-    for baseline in BASELINES:
-        name = next((name for name, fitted in models.items() if fitted.method == baseline), None)
-        if name is None:
-            continue
-        both = mae.notna() & mae[[name]].notna().to_numpy()
-        reference = pd.DataFrame(dict.fromkeys(mae, mae[name]))
-        table[f"gain_over_{baseline}"] = 1 - mae[both].mean() / reference[both].mean()
-        table[f"better_than_{baseline}"] = ((mae < reference) & both).sum() / both.sum()
-    return table.sort_values("mae")

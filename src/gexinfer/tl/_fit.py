@@ -43,6 +43,8 @@ from gexinfer.tl._others import places_in, source_of
 from gexinfer.tl._unlabeled import unlabeled_samples
 
 FEWEST_ROWS = 10
+# So many training rows are enough to find the landmark nearest to each target.
+NEAREST_ROWS = 2000
 REMEDY = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."
 
 
@@ -213,12 +215,16 @@ class Sides:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a method learns from, and what is known of it: rows, their moments in data units, the kind of values."""
+    """What a method learns from, and what is known of it: rows, their moments in data units, the kind of values.
+
+    `nearest` are the landmark nearest to each target and their correlation, under the names that a record has for them.
+    """
 
     layer: str | None
     sides: Sides
     moments: Moments
     values: Mapping[str, Any]
+    nearest: Mapping[str, np.ndarray]
 
 
 def learn(
@@ -278,11 +284,13 @@ def learn(
             np.empty(0, np.uint64) if source is None else source.training_rows,
         ),
         samples=tuple(adata.obs_names[train.rows].astype(str)) if method.similar else (),
+        known=reference.nearest,
     )
     error = ""
     if len(validation):
         mae, known = held_out(fitted, task)
-        fitted = replace(fitted, model=Model(model.arrays, {**model.notes, "validation_mae": mae}), known=known)
+        model = Model(model.arrays, {**model.notes, "validation_mae": mae})
+        fitted = replace(fitted, model=model, known={**fitted.known, **known})
         error = f", validation MAE {mae:.4f} standard deviations"
     if run.progress and (error or picked):
         say(f"fit: uns[{key!r}]{error}{picked}")
@@ -448,7 +456,26 @@ def look(adata: AnnData, layer: str | None, sides: Sides, *, products: bool) -> 
             f"{len(constant):,} genes are constant in the {len(train):,} training rows: {listed(constant)}. As "
             "landmarks they say nothing; as targets they are predicted as their mean.",
         )
-    return Reference(layer, sides, sums, values)
+    return Reference(layer, sides, sums, values, nearest_landmarks(train, sums))
+
+
+def nearest_landmarks(train: Rows, sums: Moments) -> dict[str, np.ndarray]:
+    """Return the landmark with the largest absolute correlation with each target, and that correlation.
+
+    Of evenly spaced rows, whatever the method sums up itself, so that all models of a reference agree.
+    """
+    picks = np.unique(np.linspace(0, len(train) - 1, min(len(train), NEAREST_ROWS)).astype(int))
+    if len(picks) < len(train) or not sums.xy.size:
+        sums = sums_over(replace(train, rows=train.rows[picks]), cross=True)
+    p = len(sums.xx)
+    length = np.sqrt(sums.squares)
+    length[length == 0] = np.inf
+    r = sums.xy / length[:p, None] / length[p:]
+    nearest = np.abs(r).argmax(axis=0)
+    return {
+        "nearest": nearest.astype(np.int32),
+        "nearest_weight": r[nearest, np.arange(len(nearest))].astype(np.float32),
+    }
 
 
 def sums_over(rows: Rows, *, cross: bool) -> Moments:

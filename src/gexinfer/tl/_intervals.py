@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from gexinfer._record import FittedModel
-from gexinfer._slots import INTERVALS, layer_names
+from gexinfer._slots import INTERVALS, layer_names, predicted_layers
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.conformal import half_widths, rank_of, rows_needed
 from gexinfer.engine.report import warn
@@ -70,6 +70,15 @@ def interval_of(fitted: FittedModel, name: str, level: float, scaled: bool) -> I
 def bound_names(name: str) -> list[str]:
     """Return the layers of a model's interval."""
     return [f"{name}_{bound}" for bound in BOUNDS]
+
+
+def drop_bounds(adata: AnnData, names: Iterable[str]) -> None:
+    """Delete the bounds of an earlier prediction: they are not those of values that are about to be written."""
+    before = adata.uns.get(INTERVALS)
+    for name in names if isinstance(before, pd.DataFrame) else ():
+        for bound in bound_names(name) if name in before.index else ():
+            if bound in predicted_layers(adata):
+                del adata.layers[bound]
 
 
 def write_intervals(adata: AnnData, written: Mapping[str, Interval]) -> None:

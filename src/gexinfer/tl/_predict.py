@@ -130,13 +130,14 @@ def predict(
         missing is taken as measured, so that it is too small for samples that lack landmarks.
     `layers[key + "_lower"]`, `layers[key + "_upper"]`
         With `interval`: the bounds of inferred targets, in units of the data; NaN for other genes and for those that
-        were constant in the training rows.
+        were constant in the training rows. Without it the bounds of an earlier prediction by this model are deleted.
     `uns["gexinfer_intervals"]`
         With `interval`: a DataFrame, one row for each model with bounds, with their `level` and whether they are
         `scaled`.
     `var["gexinfer_role"]`
-        landmark, inferred or not in model; where models or samples differ, inferred if any infers the gene. Of dask
-        arrays nobody knows yet what single samples lack: only landmarks without a column count as inferred.
+        landmark, inferred or not in model, as are genes that `trusted_only` leaves out; where models or samples differ,
+        inferred if any infers the gene. Of dask arrays nobody knows yet what single samples lack: only landmarks
+        without a column count as inferred.
     `var["gexinfer_recall"]`, `var["gexinfer_trusted"]`
         Where `gexinfer.tl.trust` was run for all these models: the recall of inferred genes, of several models the
         worst; and whether a gene was measured, as landmark, or is recalled well enough.
@@ -145,8 +146,8 @@ def predict(
         arrays.
     `obs["gexinfer_novelty"]`
         How unlike the training rows a sample is: the squared Mahalanobis distance of its standardised landmarks from
-        their mean, with the covariance that also fills in, over the number of landmarks it has. About 1 for training
-        rows. Of several models the largest; not there where layers are dask arrays.
+        their mean, with the covariance that also fills in, over the number of landmarks it has. At most about
+        1 for training rows. Of several models the largest; not there where layers are dask arrays.
     `obs["gexinfer_novelty_percentile"]`
         The share of the model's validation rows, in percent, that are no more novel; NaN where it had none.
     `uns["gexinfer_predicted"]`
@@ -228,8 +229,7 @@ def predict(
         warn_of_std(holed)
     if interval is not None:
         warn_of_intervals(list(models), holed, adapt)
-    for answer in answers.values():
-        tell_of_novelty(answer)
+    tell_of_novelty(answers.values())
     if output == "layer":
         whole = whole.copy() if copy else whole
         write_answers(one_modality(whole, modality), answers)

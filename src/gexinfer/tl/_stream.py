@@ -302,7 +302,7 @@ def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
         left.unlink()
     if lacked.any():
         say(f"predict: {query.name} infers {lacked.sum():,} of {len(lacked):,} landmarks, too, that samples lack")
-    tell_of_novelty(answer)
+    tell_of_novelty([answer])
     store.data.replace(path)
     # Last: without its marks the work could not be taken up again.
     shutil.rmtree(store.folder)

@@ -32,14 +32,14 @@ def check_recall(models: Mapping[str, FittedModel]) -> None:
 
 
 def recall_of(models: Mapping[str, FittedModel], names: pd.Index) -> Float:
-    """Return each gene's recall, of several models the worst; NaN for genes that none infers."""
-    worst = np.full(len(names), np.nan, np.float32)
+    """Return each gene's recall, of several models the worst; NaN where none infers it or one's recall is unknown."""
+    worst = np.full(len(names), -np.inf, np.float32)
     for fitted in models.values():
         places = locate(fitted.targets, names)
-        # A recall that could not be told is no recall.
-        found = np.nan_to_num(fitted.known["recall"], nan=1.0)
-        worst[places[places >= 0]] = np.fmax(worst[places[places >= 0]], found[places >= 0])
-    return worst
+        there = places >= 0
+        # NaN stays: what is unknown of one model is the worst.
+        worst[places[there]] = np.maximum(worst[places[there]], fitted.known["recall"][there])
+    return np.where(np.isneginf(worst), np.nan, worst)
 
 
 def names_not_trusted(models: Mapping[str, FittedModel]) -> list[str]:
