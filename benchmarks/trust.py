@@ -1,6 +1,6 @@
 """What intervals hold, what novelty sees and which genes are trusted: the tables of docs/trust.md.
 
-Usage: GEXINFER_DATA=<folder of the data sets> python benchmarks/coverage.py [--only bulk,tcga] [--seeds 3]
+Usage: GEXINFER_DATA=<folder of the data sets> python benchmarks/trust.py [--only bulk,tcga] [--seeds 3]
 
 Data sets that are not there are skipped. At most 2,000 targets of each, drawn at random (seed 0). `dgex` is fitted with
 the first seed alone.
@@ -23,7 +23,7 @@ from which_method import DATA, SETS
 import gexinfer as gx
 from gexinfer._record import PREDICT_ROWS, FittedModel, to_bytes
 
-RESULTS = Path(__file__).parent / "results" / "coverage.json"
+RESULTS = Path(__file__).parent / "results" / "trust.json"
 METHODS = ("ridge", "kernel", "dgex")
 NAMES = ("bulk", "compendium", "affymetrix", "tcga")
 LEVELS = (0.9, 0.5)
