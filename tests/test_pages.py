@@ -319,11 +319,11 @@ def test_what_large_files_cost_is_that_which_was_measured():
 
 
 def test_what_the_page_on_trust_says_was_measured():
-    coverage, results = benchmark("coverage")
+    trust, results = benchmark("trust")
     page = (ROOT / "docs" / "trust.md").read_text()
-    for name, table in coverage.markdown(results).items():
+    for name, table in trust.markdown(results).items():
         assert table in page, name
-    for name in coverage.NAMES:
+    for name in trust.NAMES:
         for row in results[name]["random"]["coverage"]:
             if row["scaled"]:
                 assert row["coverage"] == pytest.approx(row["level"], abs=0.02), (name, row)

@@ -1,6 +1,6 @@
 """What intervals hold, what novelty sees and which genes are trusted: the tables of docs/trust.md.
 
-Usage: GEXINFER_DATA=<folder of the data sets> python benchmarks/coverage.py [--only bulk,tcga] [--seeds 3]
+Usage: GEXINFER_DATA=<folder of the data sets> python benchmarks/trust.py [--only bulk,tcga] [--seeds 3]
 
 Data sets that are not there are skipped. At most 2,000 targets of each, drawn at random (seed 0). `dgex` is fitted with
 the first seed alone.
@@ -23,7 +23,7 @@ from which_method import DATA, SETS
 import gexinfer as gx
 from gexinfer._record import PREDICT_ROWS, FittedModel, to_bytes
 
-RESULTS = Path(__file__).parent / "results" / "coverage.json"
+RESULTS = Path(__file__).parent / "results" / "trust.json"
 METHODS = ("ridge", "kernel", "dgex")
 NAMES = ("bulk", "compendium", "affymetrix", "tcga")
 LEVELS = (0.9, 0.5)
@@ -79,7 +79,13 @@ def of_split(adata: ad.AnnData, groupby: str | None, groups: str, seeds: int) ->
     averaged = frame.drop(columns="seed").groupby(["method", "level", "scaled"], sort=False).mean().round(4)
     by_seed = frame.groupby(["method", "level", "scaled"], sort=False)["coverage"].agg(list)
     rows = [
-        {"method": m, "level": lv, "scaled": bool(sc), **row, "by_seed": [round(c, 4) for c in by_seed[m, lv, sc]]}
+        {
+            "method": m,
+            "level": lv,
+            "scaled": bool(sc),
+            **plain(row),
+            "by_seed": [round(c, 4) for c in by_seed[m, lv, sc]],
+        }
         for (m, lv, sc), row in averaged.to_dict("index").items()
     ]
     of_ways = pd.DataFrame(ways).drop(columns="seed").groupby(["method", "by"], sort=False).mean().round(4)
@@ -91,6 +97,11 @@ def of_split(adata: ad.AnnData, groupby: str | None, groups: str, seeds: int) ->
         "trust": trust,
         "scalings": [{"method": m, "by": by, **row} for (m, by), row in of_ways.to_dict("index").items()],
     }
+
+
+def plain(row: dict[str, float]) -> dict[str, float | None]:
+    """Return None for what is not there: JSON has no NaN. No group may have had enough test samples."""
+    return {name: None if np.isnan(value) else value for name, value in row.items()}
 
 
 def summary(table: pd.DataFrame, groups: str) -> dict[str, float]:
@@ -302,6 +313,8 @@ def two(value: float | None) -> str:
 
 
 def spread(row: dict[str, float], start: str = "") -> str:
+    if row[f"{start}lowest"] is None:
+        return "–"
     return f"{percent(row[f'{start}lowest'])} to {percent(row[f'{start}highest'])}"
 
 
