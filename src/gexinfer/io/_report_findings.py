@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from anndata import AnnData
 
-from gexinfer._names import listed
 from gexinfer._record import FittedModel
 from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, PAIRS, PERCENTILE, RECALL, TRUSTED, gene_slot
 
@@ -30,6 +30,11 @@ def findings(judged: AnnData, fitted: FittedModel, name: str) -> Iterator[str]:
         yield (
             "Its samples were split at random, so that samples of one study or donor may be on both sides. Expect "
             "larger errors on a study that it has not seen; split by study (groupby=) to know how large."
+        )
+    if np.isnan(row["mae_low"]) and row["split_by"].startswith("by ") and row["split_by"] != "by hand":
+        yield (
+            f"The samples are of too few groups (split {row['split_by']}) to say how much of the error is owed to the "
+            "choice of these: gexinfer.tl.evaluate(adata, cv=5) tries others."
         )
     if judged.n_obs < FEW_SAMPLES:
         yield f"It was judged on {judged.n_obs} samples only: take every number here for a rough one."
@@ -62,7 +67,8 @@ def findings(judged: AnnData, fitted: FittedModel, name: str) -> Iterator[str]:
         own = groups[(groups["model"] == name) & (groups["mae"] > WORSE * row["mae"])].sort_values("mae")[::-1]
         if len(own):
             worst = [f"{g} ({mae:.3f}, {n} samples)" for g, mae, n in own[["group", "mae", "n_samples"]].to_numpy()]
-            yield f"The error is more than {WORSE - 1:.0%} above the overall one in {listed(worst, 5)}."
+            more = f" and {len(worst) - 5} more" if len(worst) > 5 else ""
+            yield f"The error is more than {WORSE - 1:.0%} above the overall one in {', '.join(worst[:5])}{more}."
     if fitted.input["counts"]:
         yield "It was fitted on values that look like raw counts: its errors are those of the few highest genes."
     if fitted.holds_samples:

@@ -62,8 +62,8 @@ class Section(NamedTuple):
     figures: Sequence[Figure] = ()
 
 
-def page(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None) -> str:
-    """Return the page as HTML."""
+def page(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None, told: Sequence[str]) -> str:
+    """Return the page as HTML; `told` are warnings that go on it."""
     from jinja2 import Environment, StrictUndefined
 
     # Names of genes, groups and models are anybody's text.
@@ -77,7 +77,7 @@ def page(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None) -
         date=f"{datetime.now(UTC):%d %B %Y}",
         summary=summary(judged, name),
         numbers=list(numbers(judged, name)),
-        findings=list(findings(judged, fitted, name)),
+        findings=[*findings(judged, fitted, name), *told],
         limits=list(limits(judged)),
         sections=list(sections(judged, fitted, name, groupby)),
         provenance=list(provenance(fitted)),
@@ -93,9 +93,14 @@ def summary(judged: AnnData, name: str) -> str:
     floors = [f"{table.loc[floor, 'mae']:.3f} for {words}" for floor, words in FLOORS.items() if floor != name]
     return (
         f"On {n:,} samples {how}, the mean error over {row['n_genes']:,} genes is {row['mae']:.3f} standard deviations "
-        f"of a gene ({row['mae']:.3f} is between {row['mae_low']:.3f} and {row['mae_high']:.3f} with 95 % confidence). "
-        f"It is {' and '.join(floors)}."
+        f"of a gene{span(row, ', between {} and {} with 95 % confidence')}. It is {' and '.join(floors)}."
     )
+
+
+def span(row: pd.Series, text: str) -> str:
+    """Return the interval of the error in words, nothing where there were too few samples or groups for one."""
+    ends = row["mae_low"], row["mae_high"]
+    return "" if pd.isna(ends[0]) else text.format(*(f"{value:.3f}" for value in ends))
 
 
 def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
@@ -105,7 +110,7 @@ def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
     yield (
         "Mean error",
         f"{row['mae']:.3f} sd",
-        f"{row['mae_low']:.3f} to {row['mae_high']:.3f}; {row['mae_data']:.3f} in data units",
+        f"{span(row, '{} to {}; ')}{row['mae_data']:.3f} in data units",
     )
     for baseline in ("ridge", "ols", "nearest"):
         if baseline in table.index and baseline != name:
@@ -145,7 +150,12 @@ def sections(judged: AnnData, fitted: FittedModel, name: str, groupby: str | Non
         "MAE and RMSE are averages over genes, in standard deviations of the training samples; the others are medians "
         "over genes, CCC is the concordance correlation. Of the models, mean is the training mean of each gene, and "
         "nearest goes by the landmark that it was most correlated with.",
-        [frame_of(table[[c for c in HEADS if c in table]], "All models at hand, on the same samples.")],
+        [
+            frame_of(
+                table[[column for column in HEADS if column in table and table[column].notna().any()]],
+                "All models at hand, on the same samples.",
+            )
+        ],
         [
             drawn("Errors of all genes, one curve a model.", pl.error_density, judged),
             *(
@@ -169,12 +179,10 @@ def sections(judged: AnnData, fitted: FittedModel, name: str, groupby: str | Non
         yield Section(f"Where is the error? By {groupby}", "", [frame_of(own[columns], caption)])
     trusted = []
     if COVERAGE in judged.uns:
-        caption = "Share of the measured values that lie in 90 % intervals, by how well a gene is inferred."
+        caption = "Share of the measured values that lie in 90 % intervals, by tenths of genes."
         trusted.append(drawn(caption, pl.coverage, judged, name))
     if PERCENTILE in judged.obs and judged.obs[PERCENTILE].notna().any():
-        caption = (
-            "How unlike the training samples these are; of samples like those held out by the fit, 1 % is beyond 99."
-        )
+        caption = "How unlike the training samples these are. Of those that the fit held out 1 % is beyond 99."
         trusted.append(drawn(caption, pl.novelty, judged, groupby or SPLIT))
     if trusted:
         yield Section("Do the intervals hold, and are the samples strange?", "", figures=trusted)
@@ -195,8 +203,8 @@ def genes(judged: AnnData, name: str) -> Section:
     shown = {"best": 0, "middle": len(ordered) // 2, "worst": len(ordered) - 1} if len(ordered) else {}
     return Section(
         "Which genes?",
-        "Correlation over these samples. recall is the share of the other genes whose measured profile is more like the "
-        "inferred one than the gene's own; up to .05 counts as trusted.",
+        "Correlation over these samples. recall is the share of the other genes whose measured profile is more like "
+        "the inferred one than the gene's own; up to .05 counts as trusted.",
         [
             frame_of(ordered.head(SHOWN), "The genes that follow their measured values best."),
             frame_of(ordered.tail(SHOWN)[::-1], "Those that do worst."),

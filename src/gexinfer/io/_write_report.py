@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from gexinfer._slots import (
     split_rows,
 )
 from gexinfer.engine.conformal import rank_of
-from gexinfer.engine.report import Advance, steps
+from gexinfer.engine.report import Advance, steps, warn
 from gexinfer.io._report_page import page
 from gexinfer.tl._coverage import coverage
 from gexinfer.tl._evaluate import evaluate
@@ -76,6 +77,11 @@ def write_report(
     ValueError
         The path does not end in `.html`, there are no samples to judge on, the model has seen them, they lack
         landmarks or targets, or values are NaN or inf.
+
+    Warns
+    -----
+    UserWarning
+        What `gexinfer.tl.predict` and `gexinfer.tl.evaluate` warn of; the page says it, too.
     """
     path = Path(path)
     if path.suffix != ".html":
@@ -89,8 +95,8 @@ def write_report(
     models, name = models_of(adata, model, key)
     judged = held_out(adata, models, own=model is None)
     with steps("report", 4, show=progress) as advance:
-        measure(judged, name, groupby, device, advance)
-    text = page(judged, models[name], name, groupby)
+        told = measure(judged, name, groupby, device, advance)
+    text = page(judged, models[name], name, groupby, told)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -131,19 +137,28 @@ def held_out(adata: AnnData, models: Mapping[str, FittedModel], *, own: bool) ->
     return judged
 
 
-def measure(judged: AnnData, name: str, groupby: str | None, device: str, advance: Advance) -> None:
-    """Write into `judged` what the page shows."""
-    predict(judged, device=device, progress=False)
-    advance(1, "predicted")
-    evaluate(judged, groupby=groupby)
-    advance(1, "evaluated")
-    if judged.n_obs >= FEWEST_ROWS:
-        trust(judged, key=name)
-    advance(1, "trusted")
-    if has_level(judged, name):
-        predict(judged, key=name, interval=LEVEL, device=device, progress=False)
-        coverage(judged, key=name, groupby=groupby)
-    advance(1, f"{name} on {judged.n_obs:,} samples")
+def measure(judged: AnnData, name: str, groupby: str | None, device: str, advance: Advance) -> list[str]:
+    """Write into `judged` what the page shows; return what was warned of meanwhile."""
+    others = [other for other in records(judged) if other != name]
+    level = LEVEL if has_level(judged, name) else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        predict(judged, key=name, interval=level, device=device, progress=False)
+        if others:
+            predict(judged, key=others, device=device, progress=False)
+        advance(1, "predicted")
+        evaluate(judged, groupby=groupby)
+        advance(1, "evaluated")
+        if judged.n_obs >= FEWEST_ROWS:
+            trust(judged, key=name)
+        advance(1, "trusted")
+        if level is not None:
+            coverage(judged, key=name, groupby=groupby)
+        advance(1, f"{name} on {judged.n_obs:,} samples")
+    told = list(dict.fromkeys(str(found.message) for found in caught if found.category is UserWarning))
+    for message in told:
+        warn(message)
+    return told
 
 
 def has_level(judged: AnnData, name: str) -> bool:
