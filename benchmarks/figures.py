@@ -1,14 +1,14 @@
 """The figures of the documentation, on the bundled data.
 
-Usage: python benchmarks/figures.py [figure_gene figure_sample ...]
+Usage: python benchmarks/figures.py [gene sample ...]
 
 Writes docs/figures/<name>.png, all where none is named. What takes long to measure is read from benchmarks/results.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from PIL import Image
 import gexinfer as gx
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
+# Of a file, in bytes.
+LIMIT = 60_000
 
 
 @cache
@@ -89,6 +91,36 @@ def figure_training() -> Figure:
     return whole(gx.pl.training(measured(tables), sweep=True))
 
 
+@cache
+def explained() -> ad.AnnData:
+    """Return the bundled data with a ridge, a kernel and a network, and what they go by."""
+    adata = gx.datasets.bulk()
+    gx.pp.landmarks(adata)
+    gx.pp.split(adata)
+    for method in ("ridge", "kernel", "dgex"):
+        gx.tl.fit(adata, method, progress=False)
+    gx.tl.explain(adata, "dgex", progress=False)
+    gx.tl.nonlinearity(adata, progress=False)
+    return adata
+
+
+def figure_influence() -> Figure:
+    return gx.pl.influence(explained(), "dgex").figure
+
+
+def figure_weights() -> Figure:
+    return gx.pl.weights(explained()).figure
+
+
+def figure_nonlinearity() -> Figure:
+    return gx.pl.nonlinearity(explained()).figure
+
+
+def figure_partial_dependence() -> Figure:
+    gx.tl.partial_dependence(explained(), "IFI6", "HERC6", progress=False)
+    return gx.pl.partial_dependence(explained()).figure
+
+
 def measured(tables: dict[str, dict]) -> ad.AnnData:
     """Return an object with the tables that the functions of `gexinfer.tl` wrote."""
     adata = ad.AnnData(np.zeros((1, 1), np.float32))
@@ -102,15 +134,16 @@ def whole(ax: Axes) -> Figure:
 
 def main() -> None:
     mpl.use("Agg")
-    figures = {name: make for name, make in globals().items() if name.startswith("figure_")}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *figures], help="which to draw")
-    for name in parser.parse_args().names or figures:
-        path = FOLDER / f"{name.removeprefix('figure_')}.png"
+    there = {name.removeprefix("figure_"): f for name, f in globals().items() if name.startswith("figure_")}
+    for name in sys.argv[1:] or there:
         drawn = io.BytesIO()
-        figures[name]().savefig(drawn, dpi=150)
-        # A palette: a third of the size.
-        Image.open(drawn).convert("RGB").quantize(128).save(path, optimize=True)
+        there[name]().savefig(drawn, dpi=150)
+        path = FOLDER / f"{name}.png"
+        # Fewer colours tell the same in fewer bytes: as many as stay below the limit.
+        for colours in (256, 128, 64, 32):
+            Image.open(drawn).convert("RGB").quantize(colours).save(path, optimize=True)
+            if path.stat().st_size < LIMIT:
+                break
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 

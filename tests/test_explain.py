@@ -124,6 +124,19 @@ def test_integrated_gradients_add_up_and_are_lines_through_what_landmarks_add(fi
     np.testing.assert_allclose(found, line, atol=0.02 * np.abs(line).max())
 
 
+def test_genes_that_were_constant_move_nothing_and_are_not_moved(small):
+    landmark, target = small.var_names[small.var["landmark"]][4], small.var_names[~small.var["landmark"]][4]
+    small.X[:, small.var_names.get_indexer([landmark, target])] = 2.5
+    for method in ("ridge", "kernel", "dgex"):
+        with pytest.warns(UserWarning, match="2 genes are constant"):
+            gx.tl.fit(small, method, progress=False, **quick(method))
+        how = "gradient" if method == "dgex" else "integrated"
+        found = gx.tl.explain(small, method, how=how, n_samples=3, progress=False)
+        assert (found.loc[landmark] == 0).all()
+        assert (found[target] == 0).all()
+        assert np.isfinite(found).all(axis=None)
+
+
 def test_each_network_explains_its_own_targets(small):
     gx.tl.fit(small, "dgex", epochs=2, hidden=16, target_blocks=3, progress=False)
     found = gx.tl.explain(small, n_samples=5, progress=False)
@@ -162,6 +175,7 @@ def test_agreement_is_with_ridge_where_least_squares_fits_noise(small):
 
 def test_genes_and_slots_survive_a_file(small, tmp_path):
     fitted = small
+    fitted.obs_names = "of/" + fitted.obs_names
     for method in ("dgex", "ridge", "knn"):
         gx.tl.fit(fitted, method, progress=False, **quick(method))
     genes = fitted.var_names[~fitted.var["landmark"]][[5, 2]].tolist()
@@ -191,11 +205,24 @@ def test_genes_and_slots_survive_a_file(small, tmp_path):
         pd.testing.assert_frame_equal(
             back.uns["gexinfer_enrichment"], fitted.uns["gexinfer_enrichment"], check_index_type=False
         )
-        curves = back.uns["gexinfer_partial_dependence"]["curves"]["knn"]
-        pd.testing.assert_frame_equal(
-            curves, fitted.uns["gexinfer_partial_dependence"]["curves"]["knn"], check_index_type=False
-        )
+        read, entry = (a.uns["gexinfer_partial_dependence"] for a in (back, fitted))
+        np.testing.assert_array_equal(read["curves"]["knn"], entry["curves"]["knn"])
+        assert read["measured"].index.tolist() == entry["measured"].index.tolist()
         gx.tl.enrich(back, sets, "dgex", top=10)
+
+
+def test_ensembl_ids_match_with_and_without_version(small):
+    small.var["symbol"] = small.var_names.astype(str)
+    small.var_names = [f"ENSG{i:011d}.{i % 9 + 1}" for i in range(small.n_vars)]
+    gx.tl.fit(small, "ridge", progress=False)
+    versioned = gx.tl.explain(small, progress=False)
+    small.var_names = small.var_names.str.replace(r"\.\d+$", "", regex=True)
+    found = gx.tl.explain(small, progress=False)
+    np.testing.assert_array_equal(found, versioned)
+    assert found.columns.isin(small.var_names).all()
+    symbols = small.var["symbol"][small.var["landmark"]]
+    table = gx.tl.enrich(small, {"a": symbols[:9].tolist()}, genes=[found.columns[3]], top=30, symbols="symbol")
+    assert table["in_set"].tolist() == [9]
 
 
 def test_samples_that_lack_landmarks_are_filled_in(fitted):
@@ -280,6 +307,20 @@ def test_enrichment_is_fisher_s_test(explained):
     pd.testing.assert_frame_equal(explained.uns["gexinfer_enrichment"], table)
 
 
+def test_landmarks_that_move_nothing_are_not_among_the_top(small):
+    gx.tl.fit(small, "knn_genes", k=3, progress=False)
+    slopes = gx.tl.explain(small, progress=False)
+    gene = slopes.columns[2]
+    used = slopes.index[slopes[gene] != 0].tolist()
+    others = slopes.index.drop(used)[:4].tolist()
+    table = gx.tl.enrich(
+        small, {"used": used + others, "other": slopes.index.drop(used)[:9].tolist()}, genes=[gene], top=20
+    )
+    assert table["gene_set"].tolist() == ["used"]
+    assert table["p"][0] == pytest.approx(fisher_exact([[3, 0], [4, 53]], alternative="greater").pvalue)
+    assert set(table["landmarks"][0].split(", ")) == set(used)
+
+
 def test_gene_sets_are_matched_by_another_column(explained):
     landmarks = explained.var_names[explained.var["landmark"]]
     sets = {"a": landmarks[:8].tolist(), "b": landmarks[20:50].tolist()}
@@ -355,7 +396,7 @@ def test_partial_dependence_is_the_mean_of_predictions_with_one_landmark_moved(f
             assert table.loc[value, name] == pytest.approx(expected.mean(), abs=1e-5)
     found = fitted.uns["gexinfer_partial_dependence"]
     np.testing.assert_allclose(
-        found["curves"]["dgex"].iloc[-1],
+        found["curves"]["dgex"][-1],
         records(fitted)["dgex"].predict(np.where(np.arange(60) == 4, table.index[-1], X))[:, 6],
         atol=1e-5,
     )
@@ -375,3 +416,11 @@ def test_what_partial_dependence_refuses(fitted):
     fitted.X[:, fitted.var_names.get_loc(landmark)] = 3
     with pytest.raises(ValueError, match=f"'{landmark}' has the same value, 3, in the 36 samples looked at"):
         gx.tl.partial_dependence(fitted, target, landmark, key="ridge", progress=False)
+
+
+def test_what_was_explained_of_another_model_is_refused(explained):
+    gx.tl.fit(explained, "ridge", penalty=3.0, progress=False)
+    with pytest.raises(
+        ValueError, match=r"uns\['ridge'\] was fitted again after.*gexinfer.tl.explain\(adata, key='ridge'\)"
+    ):
+        gx.tl.enrich(explained, {"a": list(explained.var_names)})

@@ -339,3 +339,37 @@ def test_the_example_of_trust_runs():
     assert {"ridge_lower", "ridge_upper"} <= set(full.layers)
     table = ref.uns["gexinfer_coverage"].set_index("kind")["coverage"]
     assert 0.85 < table["all"] < 0.9
+
+
+def test_what_models_go_by_is_that_which_was_measured():
+    explain, results = benchmark("explain")
+    page = (ROOT / "docs" / "explanation.md").read_text()
+    for name, table in explain.markdown(results).items():
+        assert table in page, name
+    speed = results["speed"]
+    assert speed["seconds"] < 300
+    assert f"took {speed['seconds']:.0f} s" in page
+    assert speed["error"] < 1e-3
+    for part in ("bulk", "cohort"):
+        for of in results[part]["models"].values():
+            assert of["integrated"]["incomplete"] < 0.05
+            # Biology: a gene's own sets pass more often than others.
+            assert of["enrichment"]["own passed"] > 3 * of["enrichment"]["others passed"]
+    least = results["bulk"]["least squares on test rows"]
+    assert f"{least['landmarks']:.2f} on landmarks and {least['hidden units']:.2f} on the units" in page
+
+
+def test_the_example_of_explanation_runs(bulk_once, tmp_path, monkeypatch):
+    """On fewer genes, with the gene sets that the tests have."""
+    monkeypatch.chdir(tmp_path)
+    gmt = (ROOT / "tests" / "data" / "hallmark_extract.gmt").read_text()
+    (tmp_path / "h.all.v5.1.symbols.gmt").write_text(gmt)
+    some = gx.pp.landmarks(bulk_once, copy=True)
+    kept = some.var["landmark"] | some.var_names.isin(["IFI6", "IDI1", "MYH7"])
+    monkeypatch.setattr(gx.datasets, "bulk", lambda: bulk_once[:, kept].copy())
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "explanation.md").read_text(), re.S):
+        exec(block, names)
+    found = names["table"].set_index(["gene", "gene_set"])["fdr"]
+    assert found["IFI6", "HALLMARK_INTERFERON_ALPHA_RESPONSE"] < 1e-3
+    assert found["IDI1", "HALLMARK_CHOLESTEROL_HOMEOSTASIS"] < 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._names import listed
+from gexinfer._names import listed, locate
 from gexinfer._slots import ENRICHMENT, check_in_memory
 from gexinfer.tl._explained import chosen, explained
 
@@ -41,7 +41,7 @@ def enrich(
     genes
         The targets to test: a bool column of `var`, or names; all that were explained where it is not given.
     top
-        How many landmarks of each target.
+        How many landmarks of each target; fewer where fewer move it at all.
     symbols
         Column of `var` with the names by which the sets know genes, e.g. `"symbol"` where `var_names` are Ensembl ids;
         `var_names` where it is not given.
@@ -105,7 +105,9 @@ def names_in_sets(adata: AnnData, landmarks: pd.Index, symbols: str | None) -> l
         return list(landmarks)
     if symbols not in adata.var:
         raise KeyError(f"adata.var has no column {symbols!r}; it has {listed(list(adata.var.columns), 20)}.")
-    return list(adata.var[symbols].astype(object).reindex(landmarks).fillna("").astype(str))
+    places = locate(list(landmarks), adata.var_names)
+    known = adata.var[symbols].astype(object).fillna("").astype(str).to_numpy()
+    return [known[at] if at >= 0 else "" for at in places]
 
 
 def membership(gene_sets: Mapping[str, Sequence[str]], names: list[str]) -> pd.DataFrame:
@@ -119,29 +121,32 @@ def tested(strength: pd.DataFrame, members: pd.DataFrame, top: int) -> pd.DataFr
     from scipy.stats import false_discovery_control, hypergeom
 
     n, landmarks = strength.shape[1], strength.columns.to_numpy().astype(str)
-    order = np.argsort(-np.abs(strength.to_numpy()), axis=1, kind="stable")[:, :top]
+    order = np.argsort(-np.abs(strength.to_numpy()), axis=1, kind="stable")
+    # What does not move a gene is none of its top landmarks, however few there are.
+    drawn = np.minimum((strength != 0).sum(axis=1).to_numpy(), top)
+    best = [places[:k] for places, k in zip(order, drawn, strict=True)]
     held = members.to_numpy()
     in_set = held.sum(axis=1)
-    overlap = np.stack([held[:, places].sum(axis=1) for places in order])
+    overlap = np.stack([held[:, places].sum(axis=1) for places in best])
     # Fisher's one-sided test is the tail of this distribution.
-    p = hypergeom.sf(overlap - 1, n, in_set, top)
+    p = hypergeom.sf(overlap - 1, n, in_set, drawn[:, None])
     fdr = false_discovery_control(p, axis=1)
     gene, of = np.nonzero(overlap)
-    both, only_top = overlap[gene, of], top - overlap[gene, of]
+    both, only_top = overlap[gene, of], drawn[gene] - overlap[gene, of]
     only_set = in_set[of] - both
     with np.errstate(divide="ignore"):
-        odds = both * (n - top - only_set) / (only_top * only_set).astype(float)
+        odds = both * (n - drawn[gene] - only_set) / (only_top * only_set).astype(float)
     table = pd.DataFrame(
         {
             "gene": strength.index.to_numpy().astype(str)[gene],
             "gene_set": members.index.to_numpy().astype(str)[of],
             "overlap": both,
             "in_set": in_set[of],
-            "expected": top * in_set[of] / n,
+            "expected": drawn[gene] * in_set[of] / n,
             "odds_ratio": odds,
             "p": p[gene, of],
             "fdr": fdr[gene, of],
-            "landmarks": [", ".join(landmarks[order[g][held[s, order[g]]]]) for g, s in zip(gene, of, strict=True)],
+            "landmarks": [", ".join(landmarks[best[g][held[s, best[g]]]]) for g, s in zip(gene, of, strict=True)],
         }
     )
     order_of = pd.DataFrame({"gene": gene, "p": table["p"], "overlap": -both})

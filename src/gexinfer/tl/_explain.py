@@ -23,7 +23,7 @@ from gexinfer._slots import (
 from gexinfer.engine.blocks import Indices, Rows, Wide, in_row_order, row_slices
 from gexinfer.engine.moments import Moments
 from gexinfer.engine.report import steps, warn
-from gexinfer.tl._explained import landmarks_of, one_model, rows_to_look_at
+from gexinfer.tl._explained import fingerprint, landmarks_of, one_model, rows_to_look_at
 from gexinfer.tl._fit import sums_over
 
 How = Literal["gradient", "integrated"]
@@ -100,6 +100,8 @@ def explain(
         squares are noise; "none" where the rows that the model was fitted on are not there.
     `how`, `n_samples`, `samples`
         How it was done, with how many samples, and of which: "test rows" or "all rows".
+    `model`
+        A digest of the record that was explained, by which a later fit under the same name is known.
     `incomplete`
         For `"integrated"`: what all landmarks add should sum up to the inferred value less that of the training mean.
         The mean absolute difference, as a share of the mean absolute sum, over 3 samples and all genes explained.
@@ -135,7 +137,7 @@ def explain(
         for part in row_slices(len(points), AT_A_TIME):
             influence += fitted.jacobian(points[part], weights=weights[part], device=device)[:, wanted]
             advance(part.stop - part.start, f"{name}, {how}")
-    entry: dict[str, Any] = {"how": how, "n_samples": len(rows), "samples": of}
+    entry: dict[str, Any] = {"how": how, "n_samples": len(rows), "samples": of, "model": fingerprint(adata, name)}
     if how == "integrated":
         entry["incomplete"] = incomplete(fitted, X, wanted, device)
         if entry["incomplete"] > LARGE:
@@ -144,8 +146,9 @@ def explain(
                 f"more than {POINTS} points between the training mean and a sample tell. Train the network longer, or "
                 "use how='gradient'."
             )
-    names = list(np.array(fitted.targets, dtype=object)[wanted])
-    linear, coefficients = linear_model(adata, fitted, names)
+    places = locate(fitted.targets, adata.var_names)[wanted]
+    names = adata.var_names[places]
+    linear, coefficients = linear_model(adata, fitted, places)
     sd = fitted.landmark_scale.sd
     entry |= {
         "agreement_with": linear,
@@ -159,7 +162,7 @@ def explain(
         ),
     }
     everything = np.full((adata.n_vars, len(sd)), np.nan, np.float32)
-    everything[locate(names, adata.var_names)] = influence.T
+    everything[places] = influence.T
     adata.varm[gene_slot(f"influence_{name}")] = everything
     adata.uns[EXPLAINED] = {**adata.uns.get(EXPLAINED, {}), name: entry}
     return pd.DataFrame(influence.astype(np.float32), list(fitted.landmarks), names)
@@ -219,7 +222,7 @@ def incomplete(fitted: FittedModel, X: Wide, wanted: Indices, device: str) -> fl
     return off / size if size else 0.0
 
 
-def linear_model(adata: AnnData, fitted: FittedModel, targets: list[str]) -> tuple[str, Wide]:
+def linear_model(adata: AnnData, fitted: FittedModel, targets: Indices) -> tuple[str, Wide]:
     """Return which linear model the training rows allow, and its coefficients per sd of a landmark; NaN for none."""
     nothing = "none", np.full((len(fitted.landmarks), len(targets)), np.nan)
     layer = str(fitted.input["layer"])
@@ -230,7 +233,7 @@ def linear_model(adata: AnnData, fitted: FittedModel, targets: list[str]) -> tup
     if len(train) == 0 or not np.isin(row_digests(adata.obs_names[train]), fitted.training_rows).all():
         return nothing
     source = in_row_order(matrix(adata, layer))
-    sums = sums_over(Rows(source, train, landmarks, locate(targets, adata.var_names)), cross=True)
+    sums = sums_over(Rows(source, train, landmarks, targets), cross=True)
     if sums.not_finite.any():
         return nothing
     return coefficients_of(sums.standardised())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,6 +64,11 @@ def landmarks_of(
     return values
 
 
+def fingerprint(adata: AnnData, name: str) -> str:
+    """Return a digest of a record, to know whether it is the one that was explained."""
+    return hashlib.blake2b(np.ascontiguousarray(adata.uns[name]["state"]).data, digest_size=8).hexdigest()
+
+
 def explained(adata: AnnData, key: str | None) -> tuple[str, Mapping[str, Any], pd.DataFrame]:
     """Return a model's name, what `explain` says of it, and its influence, genes explained x landmarks."""
     entries = adata.uns.get(EXPLAINED, {})
@@ -76,6 +82,11 @@ def explained(adata: AnnData, key: str | None) -> tuple[str, Mapping[str, Any], 
     if name not in entries or slot not in adata.varm:
         raise KeyError(
             f"adata.uns[{EXPLAINED!r}] holds {listed(list(entries), 20)}, and adata.varm no {slot!r} beside it; {call}"
+        )
+    if name in adata.uns and fingerprint(adata, name) != entries[name]["model"]:
+        raise ValueError(
+            f"adata.uns[{name!r}] was fitted again after it was explained; run "
+            f"gexinfer.tl.explain(adata, key={name!r}) again."
         )
     genes = entries[name]["genes"].index
     places = locate(list(genes), adata.var_names)

@@ -18,7 +18,6 @@ from gexinfer.engine.moments import moments
 from gexinfer.engine.report import steps
 from gexinfer.methods import METHODS, get_method
 from gexinfer.tl._evaluate import check_truth, refuse_seen
-from gexinfer.tl._explained import one_model
 
 
 def nonlinearity(
@@ -92,16 +91,16 @@ def nonlinearity(
 
 def network(adata: AnnData, key: str | None) -> tuple[str, FittedModel]:
     """Return the network of that name, or the only one there is."""
-    if key is None:
-        networks = [name for name, fitted in records(adata).items() if get_method(fitted.method).hidden]
-        key = networks[0] if len(networks) == 1 else key
-    if key is None and networks:
-        raise ValueError(f"adata.uns holds several networks, {listed(networks, 20)}; name one: key=.")
-    name, fitted = one_model(adata, key, "look into") if key is not None else ("", None)
-    if fitted is None or get_method(fitted.method).hidden is None:
+    models = records(adata, key)
+    networks = {name: fitted for name, fitted in models.items() if get_method(fitted.method).hidden}
+    if not networks:
         having = [method for method in METHODS if get_method(method).hidden]
-        what = f"adata.uns[{name!r}], of method={fitted.method!r}, has" if fitted else "The models in adata.uns have"
-        raise ValueError(f"{what} no hidden units; models of method={listed(having)} have.")
+        raise ValueError(
+            f"{listed(list(models), 20)} in adata.uns has no hidden units; models of method={listed(having)} have."
+        )
+    if len(networks) > 1:
+        raise ValueError(f"adata.uns holds several networks, {listed(list(networks), 20)}; name one: key=.")
+    ((name, fitted),) = networks.items()
     return name, fitted
 
 

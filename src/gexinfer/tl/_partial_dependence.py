@@ -64,8 +64,8 @@ def partial_dependence(
     The mean over samples: one row for each value of the landmark, one column for each model.
 
     Writes `uns["gexinfer_partial_dependence"]`: `target` and `landmark`; `values`, those of the landmark; `mean`, a
-    DataFrame with a column for each model, row by row for the `values`; `curves`, for each model a DataFrame with a
-    column for each sample; `measured`, a DataFrame with each sample's own `landmark` value.
+    DataFrame with a column for each model, row by row for the `values`; `curves`, for each model an array of values x
+    samples; `measured`, a DataFrame of these samples with their own `landmark` value.
 
     Raises
     ------
@@ -86,17 +86,16 @@ def partial_dependence(
     rows, _ = rows_to_look_at(adata, n_samples, rng)
     inputs = {name: landmarks_of(adata, m, name, rows, layer=layer, device=device) for name, m in models.items()}
     own = next(iter(inputs.values()))[:, place(next(iter(models.values())).landmarks, landmark)]
-    low, high = np.quantile(own, RANGE)
+    low, high = np.nanquantile(own, RANGE)
     if low == high:
         raise ValueError(
             f"{landmark!r} has the same value, {low:g}, in the {len(rows):,} samples looked at; it cannot move."
         )
     values = np.linspace(low, high, n_points)
-    curves: dict[str, pd.DataFrame] = {}
+    curves: dict[str, Wide] = {}
     with steps("partial dependence", len(models) * len(values), show=progress) as advance:
         for name, fitted in models.items():
-            found = moved(fitted, inputs[name], target, landmark, values, device)
-            curves[name] = pd.DataFrame(found, columns=adata.obs_names[rows].astype(str))
+            curves[name] = moved(fitted, inputs[name], target, landmark, values, device)
             advance(len(values), name)
     mean = pd.DataFrame({name: curve.mean(axis=1) for name, curve in curves.items()})
     adata.uns[PARTIAL_DEPENDENCE] = {
