@@ -316,3 +316,14 @@ def test_what_large_files_cost_is_that_which_was_measured():
     page = (ROOT / "docs" / "data.md").read_text()
     for state, ratio in results["gctx"]["time_ratio"].items():
         assert f"{ratio:.3f} ({state})" in page
+
+
+def test_what_inferred_values_are_good_for_is_that_which_was_measured():
+    downstream, results = benchmark("downstream")
+    page = (ROOT / "docs" / "downstream.md").read_text()
+    assert set(results) == set(downstream.TASKS)
+    for name, result in results.items():
+        assert downstream.markdown(result) in page, name
+        assert result["seeds"] == downstream.TASKS[name].seeds
+    for told in downstream.short(results):
+        assert told in page, told

@@ -23,6 +23,8 @@ ROLES = ("not in model", "landmark", "inferred")
 # The share of landmarks that a sample lacked.
 MISSING = "gexinfer_missing"
 EVALUATION = "gexinfer_evaluation"
+# How far analyses of inferred values agree with those of measured ones.
+DOWNSTREAM = "gexinfer_downstream"
 # The layers that predictions were written to: what may be overwritten.
 PREDICTED = "gexinfer_predicted"
 # The sorted profile that samples were quantile-normalised to.
