@@ -236,6 +236,9 @@ def test_groups_too_small_are_left_out_and_told(halves, capsys):
     assert told + ", ".join(repr(name) for name in sorted(few.index)) in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"0 of \d+ groups of adata.obs\['subject'\] have at least min_samples=5"):
         gx.tl.downstream(halves, "subject")
+    halves.obs["nothing"] = None
+    with pytest.raises(ValueError, match=r"0 of 0 groups of adata.obs\['nothing'\]"):
+        gx.tl.downstream(halves, "nothing")
 
 
 def test_samples_without_a_group_are_in_none(halves):

@@ -64,9 +64,8 @@ class Groups:
 
     def only(self, kept: NDArray[np.bool_]) -> Groups:
         """Return some of the groups; the samples of the others are in none."""
-        new = np.where(kept, np.cumsum(kept) - 1, -1)
-        codes = np.where(self.codes >= 0, new[self.codes], -1)
-        return Groups(codes, [name for name, keep in zip(self.names, kept, strict=True) if keep])
+        new = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last is what a code of -1 finds
+        return Groups(new[self.codes], [name for name, keep in zip(self.names, kept, strict=True) if keep])
 
 
 @dataclass(frozen=True)
