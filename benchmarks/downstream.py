@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from which_method import DATA, bulk, compendium
+from which_method import DATA, TARGETS, bulk, compendium
 
 import gexinfer as gx
 from gexinfer._slots import write_split
@@ -94,8 +94,8 @@ OF_PATIENTS = {"groupby": "status", "control": "Control", "within": "cohort", "m
 TASKS = {
     "bulk random": Task(of_bulk, at_random, {"groupby": "tissue"}),
     "bulk by cohort": Task(of_bulk, by_cohort, {"groupby": "tissue"}),
-    "compendium random": Task(of_compendium, at_random, {"groupby": "tissue"}),
-    "compendium by cohort": Task(of_compendium, by_cohort, {"groupby": "tissue"}),
+    "compendium random": Task(of_compendium, at_random, {"groupby": "tissue"}, seeds=1),
+    "compendium by cohort": Task(of_compendium, by_cohort, {"groupby": "tissue"}, seeds=1),
     "tumours known": Task(of_bulk, half_of_subjects, OF_TUMOURS),
     "tumours new": Task(of_bulk, held_out("tissue", TUMOURS), OF_TUMOURS, seeds=1),
     "tuberculosis known": Task(of_compendium, half_of_subjects, OF_PATIENTS),
@@ -142,32 +142,62 @@ def summary(tables: list[pd.DataFrame]) -> dict[str, object]:
         numbers = {statistic: round(float(row[statistic]), 4) for statistic in ("mean", "min", "max")}
         rows.setdefault(values, {})[measure] = numbers | {"seeds": int(row["count"])}
     classified = overall[overall["measure"] == "balanced_accuracy"].drop_duplicates("seed")["n"]
+    called = tables[0][(tables[0]["measure"] == "called") & (tables[0]["group"] != "all")]
     groups = whole[whole["measure"] == "recall"].groupby("seed")["group"].nunique()
     return {
         "contrasts": contrasts.tolist(),
         "classified": classified.tolist(),
         "classes": groups.tolist(),
+        "called": {v: dict(zip(t["group"], t["value"].round(4), strict=True)) for v, t in called.groupby("values")},
         "values": rows,
     }
 
 
-def cell(found: dict[str, dict[str, float]], measure: str) -> str:
-    return f"{found[measure]['mean']:.3f}" if measure in found else "–"
+def cell(result: dict[str, object], values: str, measure: str) -> str:
+    """Return a mean that all seeds took part in."""
+    found = result["values"][values].get(measure, {"seeds": 0})
+    return f"{found['mean']:.3f}" if found["seeds"] == result["seeds"] else "–"
 
 
 def markdown(result: dict[str, object]) -> str:
     """Return a table of docs/downstream.md; a test compares them."""
-    measures = [m for m in COLUMNS if any(m in found for found in result["values"].values())]
+    rows = {values: {m: cell(result, values, m) for m in COLUMNS} for values in result["values"]}
+    rows = {values: cells for values, cells in rows.items() if set(cells.values()) != {"–"}}
+    measures = [m for m in COLUMNS if any(cells[m] != "–" for cells in rows.values())]
     lines = ["| values | " + " | ".join(COLUMNS[m] for m in measures) + " |", "|---" * (len(measures) + 1) + "|"]
-    for values, found in result["values"].items():
-        lines.append(f"| {values} | " + " | ".join(cell(found, m) for m in measures) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"| {v} | " + " | ".join(cells[m] for m in measures) + " |" for v, cells in rows.items()])
+
+
+def short(results: dict[str, dict[str, object]]) -> list[str]:
+    """Return the phrases of docs/downstream.md that hold numbers; a test looks for them."""
+
+    def of(task: str, measure: str) -> str:
+        """Return the lowest and the highest of the models that are good."""
+        found = [results[task]["values"][model][measure]["mean"] for model in ("ridge", "kernel", "dgex")]
+        low, high = f"{min(found):.2f}", f"{max(found):.2f}"
+        return low if low == high else f"{low} to {high}"
+
+    def count(values: str) -> int:
+        return round(TARGETS * results["tuberculosis new"]["called"][values]["PTB, GSE107104"])
+
+    known, new, patients, studies = "tumours known", "tumours new", "tuberculosis known", "tuberculosis new"
+    landmarks = f"{results['bulk random']['values']['landmarks']['shared']['mean']:.2f}"
+    return [
+        f"changes have an r of {of(known, 'pearson')} with the measured ones and {of(known, 'slope')} of their size",
+        f"an r of {of(new, 'pearson')} and {of(new, 'slope')} of the size",
+        f"an r of {of(patients, 'pearson')} and {of(patients, 'slope')} of the size",
+        f"{of(known, 'top_overlap')} of the 100 top genes are found, in new ones {of(new, 'top_overlap')}",
+        f"{of(known, 'false_discovery')} of the genes called in inferred values are not called in measured ones",
+        f"new tissues {of(new, 'false_discovery')}, for tuberculosis {of(studies, 'false_discovery')}",
+        f"{count('measured')} of 2,000 genes are called in measured values and {count('ridge')} in those of `ridge`",
+        f"find {landmarks} of the neighbours, with inferred targets {of('bulk random', 'shared')}",
+    ]
 
 
 def show(name: str, result: dict[str, object]) -> None:
     grid = Table("values", *COLUMNS.values(), title=f"{name}: {result['n_test']} test samples")
-    for values, found in result["values"].items():
-        grid.add_row(values, *(cell(found, m) for m in COLUMNS))
+    for values in result["values"]:
+        grid.add_row(values, *(cell(result, values, m) for m in COLUMNS))
     Console(width=140).print(grid)
 
 

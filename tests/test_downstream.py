@@ -69,7 +69,10 @@ def test_measured_values_agree_with_themselves(halves, any_layer):
     )
     np.testing.assert_array_equal(per_group["ridge"], per_group["measured"])
     assert value(table, "neighbors", "shared", "ridge") == 1
+    share = table[table["measure"] == "called"].pivot(index="group", columns="values", values="value")
+    np.testing.assert_array_equal(share["ridge"], share["measured"])
     perfect = table[table["values"].eq("ridge") & table["analysis"].isin(["expression", "deltas"])]
+    perfect = perfect[perfect["measure"] != "called"]
     zero = perfect["measure"].isin(["false_discovery", "relative_error"])
     assert set(perfect["measure"]) == {
         *("top_overlap", "sensitivity", "false_discovery"),
@@ -103,7 +106,7 @@ def test_false_values_lose(halves, any_layer):
     halves.layers["ridge"][np.ix_(test, target)] = halves.layers["ridge"][np.ix_(moved, target)]
     false = gx.tl.downstream(halves, **TUMOURS, key="ridge")
     for analysis, measure in honest[["analysis", "measure"]].drop_duplicates().itertuples(index=False):
-        if measure != "recall":
+        if measure not in ("recall", "called"):
             good, bad = (value(table, analysis, measure, "ridge") for table in (honest, false))
             better = good < bad if measure in ("false_discovery", "relative_error") else good > bad
             assert better or (measure == "false_discovery" and np.isnan(bad)), measure
@@ -128,6 +131,8 @@ def test_expression_is_that_of_scanpy(halves):
             set(zip(t.index, t["scores"] > 0, strict=True)) for t in (t[t["pvals_adj"] < 0.05] for t in (true, guess))
         ]
         both = len(calls[0] & calls[1])
+        for values, of_kind in zip(("measured", "ridge"), calls, strict=True):
+            assert value(table, "expression", "called", values, group) == pytest.approx(len(of_kind) / 90)
         assert value(table, "expression", "sensitivity", "ridge", group) == pytest.approx(both / len(calls[0]))
         assert value(table, "expression", "false_discovery", "ridge", group) == pytest.approx(1 - both / len(calls[1]))
 
@@ -231,6 +236,9 @@ def test_groups_too_small_are_left_out_and_told(halves, capsys):
     assert told + ", ".join(repr(name) for name in sorted(few.index)) in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"0 of \d+ groups of adata.obs\['subject'\] have at least min_samples=5"):
         gx.tl.downstream(halves, "subject")
+    halves.obs["nothing"] = None
+    with pytest.raises(ValueError, match=r"0 of 0 groups of adata.obs\['nothing'\]"):
+        gx.tl.downstream(halves, "nothing")
 
 
 def test_samples_without_a_group_are_in_none(halves):

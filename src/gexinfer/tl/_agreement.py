@@ -64,9 +64,8 @@ class Groups:
 
     def only(self, kept: NDArray[np.bool_]) -> Groups:
         """Return some of the groups; the samples of the others are in none."""
-        new = np.where(kept, np.cumsum(kept) - 1, -1)
-        codes = np.where(self.codes >= 0, new[self.codes], -1)
-        return Groups(codes, [name for name, keep in zip(self.names, kept, strict=True) if keep])
+        new = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last is what a code of -1 finds
+        return Groups(new[self.codes], [name for name, keep in zip(self.names, kept, strict=True) if keep])
 
 
 @dataclass(frozen=True)
@@ -176,18 +175,25 @@ def tested(values: Float, contrast: Contrast) -> Call:
     return found["scores"].to_numpy(np.float64), found["pvals_adj"].to_numpy() < FALSE_DISCOVERY
 
 
-def expression(label: str, calls: Sequence[Call], inferred: Float, contrasts: Sequence[Contrast]) -> list[Row]:
-    """Return how far the targets that differ are the same ones; `calls` are those of measured values."""
+def called(label: str, calls: Sequence[Call], contrasts: Sequence[Contrast]) -> list[Row]:
+    """Return the share of the targets that are called."""
+    return over("expression", "called", label, [float(of_genes.mean()) for _, of_genes in calls], contrasts)
+
+
+def expression(
+    label: str, measured: Sequence[Call], inferred: Sequence[Call], contrasts: Sequence[Contrast]
+) -> list[Row]:
+    """Return how far the targets that differ are the same ones."""
     found: dict[str, list[float]] = {"top_overlap": [], "sensitivity": [], "false_discovery": []}
-    n_top = max(min(TOP, int(TOP_SHARE * inferred.shape[1])), 1)
-    for (score, called), contrast in zip(calls, contrasts, strict=True):
-        guess, guessed = tested(inferred, contrast)
+    for (score, of_measured), (guess, of_inferred) in zip(measured, inferred, strict=True):
+        n_top = max(min(TOP, int(TOP_SHARE * len(score))), 1)
         top, guessed_top = (np.argsort(-np.abs(s), kind="stable")[:n_top] for s in (score, guess))
-        same = (called & guessed & (np.sign(score) == np.sign(guess))).sum()
+        same = (of_measured & of_inferred & (np.sign(score) == np.sign(guess))).sum()
         found["top_overlap"].append(np.isin(top, guessed_top).mean() if guess.any() else np.nan)
-        found["sensitivity"].append(same / called.sum() if called.any() else np.nan)
-        found["false_discovery"].append(1 - same / guessed.sum() if guessed.any() else np.nan)
-    return [row for measure, values in found.items() for row in over("expression", measure, label, values, contrasts)]
+        found["sensitivity"].append(same / of_measured.sum() if of_measured.any() else np.nan)
+        found["false_discovery"].append(1 - same / of_inferred.sum() if of_inferred.any() else np.nan)
+    rows = [row for measure, values in found.items() for row in over("expression", measure, label, values, contrasts)]
+    return called(label, inferred, contrasts) + rows
 
 
 def deltas(label: str, measured: Float, inferred: Float, contrasts: Sequence[Contrast]) -> list[Row]:

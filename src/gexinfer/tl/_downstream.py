@@ -25,6 +25,7 @@ from gexinfer.tl._agreement import (
     Contrast,
     Fold,
     Groups,
+    called,
     classification,
     deltas,
     divisions,
@@ -92,10 +93,10 @@ def downstream(
         found; in 50 principal components of genes that are not scaled. `sd` is over samples, `n` counts them.
     `expression`
         Targets that differ between a group and all others, or with `control` the controls of its cohort, by the t test
-        of scanpy's `rank_genes_groups`. `top_overlap`: of the 100 targets with the largest scores (at most a twentieth
-        of all), the share that is found. `sensitivity`: of the targets that are called at a false discovery rate of
-        5 %, the share that is called with the same sign. `false_discovery`: of those called in inferred values, the
-        share that is not called so in measured ones.
+        of scanpy's `rank_genes_groups`. `called`: the share of targets called at a false discovery rate of 5 %.
+        `sensitivity`: of those called in measured values, the share that is called in inferred ones with the same
+        sign. `false_discovery`: of those called in inferred values, the share that is not called so in measured ones.
+        `top_overlap`: of the 100 targets with the largest scores (at most a twentieth of all), the share that is found.
     `deltas`
         The mean of a group minus that of all others, or of the controls of its cohort, over targets: `pearson` and
         `spearman` of inferred with measured; `slope`, which part of the measured change is inferred (1 is all of it);
@@ -166,13 +167,16 @@ def downstream(
     rows = classification(LANDMARKS, measured[:, landmark], classified, folds)
     rows += classification(MEASURED, measured, classified, folds)
     rows += shared_neighbors(LANDMARKS, neighbors, nearest(measured[:, landmark]))
+    rows += called(MEASURED, calls, contrasts) if contrasts else []
     for name in models:
         inferred = values_of(adata, name, test, columns)
         rows += classification(name, inferred, classified, folds)
         rows += shared_neighbors(name, neighbors, nearest(inferred))
         if contrasts:
-            rows += expression(name, calls, inferred[:, target], contrasts)
-            rows += deltas(name, measured_targets, inferred[:, target], contrasts)
+            inferred_targets = inferred[:, target]
+            guesses = [tested(inferred_targets, contrast) for contrast in contrasts]
+            rows += expression(name, calls, guesses, contrasts)
+            rows += deltas(name, measured_targets, inferred_targets, contrasts)
     if contrasts and MEAN not in models:
         rows += deltas(MEAN, measured_targets, np.zeros_like(measured_targets), contrasts)
     order = {analysis: i for i, analysis in enumerate(ANALYSES)}
