@@ -28,6 +28,14 @@ FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 LIMIT = 60_000
 
 
+def figure_error_density() -> Figure:
+    ref = gx.datasets.bulk()
+    gx.pp.landmarks(ref)
+    gx.pp.split(ref)
+    gx.tl.compare(ref, ["ridge", "knn", "kernel"], progress=False)
+    return whole(gx.pl.error_density(ref))
+
+
 @cache
 def with_intervals() -> ad.AnnData:
     """Return the bundled data, split by cohort, with the intervals of two models."""
@@ -42,7 +50,7 @@ def with_intervals() -> ad.AnnData:
 
 
 def figure_coverage() -> Figure:
-    return gx.pl.coverage(with_intervals(), kind="samples by novelty").figure
+    return whole(gx.pl.coverage(with_intervals(), kind="samples by novelty"))
 
 
 def figure_novelty() -> Figure:
@@ -56,17 +64,17 @@ def figure_novelty() -> Figure:
     adata.obs.loc[unseen, "split"] = None
     gx.tl.fit(adata, "mean", progress=False)
     gx.tl.predict(adata, progress=False)
-    return gx.pl.novelty(adata, "samples").figure
+    return whole(gx.pl.novelty(adata, "samples"))
 
 
 def figure_gene() -> Figure:
-    return gx.pl.gene(with_intervals(), "CDH1", "kernel", groupby="cohort").figure
+    return whole(gx.pl.gene(with_intervals(), "CDH1", "kernel", groupby="cohort"))
 
 
 def figure_sample() -> Figure:
     adata = with_intervals()
     novel = adata.obs.query("split == 'test'")["gexinfer_novelty"].idxmax()
-    return gx.pl.sample(adata, novel, "kernel").figure
+    return whole(gx.pl.sample(adata, novel, "kernel"))
 
 
 def figure_learning_curve() -> Figure:
@@ -105,20 +113,20 @@ def explained() -> ad.AnnData:
 
 
 def figure_influence() -> Figure:
-    return gx.pl.influence(explained(), "dgex").figure
+    return whole(gx.pl.influence(explained(), "dgex"))
 
 
 def figure_weights() -> Figure:
-    return gx.pl.weights(explained()).figure
+    return whole(gx.pl.weights(explained()))
 
 
 def figure_nonlinearity() -> Figure:
-    return gx.pl.nonlinearity(explained()).figure
+    return whole(gx.pl.nonlinearity(explained()))
 
 
 def figure_partial_dependence() -> Figure:
     gx.tl.partial_dependence(explained(), "IFI6", "HERC6", progress=False)
-    return gx.pl.partial_dependence(explained()).figure
+    return whole(gx.pl.partial_dependence(explained()))
 
 
 def measured(tables: dict[str, dict]) -> ad.AnnData:

@@ -397,3 +397,27 @@ def test_what_inferred_values_are_good_for_is_that_which_was_measured():
         assert result["seeds"] == downstream.TASKS[name].seeds
     for told in downstream.short(results):
         assert told in page, told
+
+
+def test_the_tables_of_evaluation_are_those_that_were_measured():
+    evaluate, results = benchmark("evaluate")
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    for name, table in evaluate.markdown(results):
+        assert table in page, name
+    # What the page says of them.
+    for row in results["calibration"]:
+        assert 0.02 < row["below"] < 0.06 and row["discoveries"] < 0.005 and 0.92 < row["covered"] < 0.97
+    folds = {row["model"]: row for row in results["example"]["by cohort"]["folds"]}
+    assert folds["kernel"]["best"] == 1
+    assert results["speed"]["over rankdata"] < 1
+
+
+@pytest.mark.filterwarnings("ignore:landmarks. 89 of 978")
+def test_the_example_of_evaluation_runs(bulk_once, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(), re.S)[1]
+    part = bulk_once[:, ::12].copy()
+    monkeypatch.setattr(gx.datasets, "bulk", lambda: part)
+    names: dict[str, object] = {}
+    exec(code.replace('"knn", "kernel"', '"knn"'), names)
+    slots = names["ref"].uns
+    assert {f"gexinfer_evaluation{end}" for end in ("", "_pairs", "_groups", "_folds")} <= set(slots)

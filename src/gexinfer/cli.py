@@ -474,21 +474,25 @@ def write(data: Any, path: Path) -> None:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print the overall table."""
+    """Print what of the overall table fits 80 characters; the CSV has all of it."""
     n, split_by = table["n_samples"].iloc[0], table["split_by"].iloc[0]
     held = {"random": "drawn at random", "by hand": "chosen by hand"}.get(split_by, f"split {split_by}, none divided")
+    # With few groups to draw there is no interval.
+    spread = {"half": "± 95 %"} if table["mae_low"].notna().any() else {"mae_sd": "± sd"}
+    told = "± 95 %: half its bootstrap interval." if "half" in spread else "± sd: over genes."
     grid = Table(
         title=f"Error on {n:,} test samples ({held})",
-        caption="MAE: mean over genes, in standard deviations of the training rows; lower is better.",
+        caption=f"MAE: mean over genes, in standard deviations of the training rows; lower is better. {told}",
         title_justify="left",
         caption_justify="left",
     )
-    columns = {"mae": "MAE", "mae_sd": "± sd", "mae_data": "in data units", "pearson": "r", "r2": "R2"}
+    table = table.assign(half=(table["mae_high"] - table["mae_low"]) / 2)
+    columns = {"mae": "MAE", **spread, "pearson": "r", "r2": "R2"}
     baseline = "ridge" if "gain_over_ridge" in table else "ols"
     columns |= {f"gain_over_{baseline}": f"over {baseline}", f"better_than_{baseline}": "genes better"}
     columns |= {"fit_seconds": "fit, s"}
     columns = {name: title for name, title in columns.items() if name in table}
-    grid.add_column("model")
+    grid.add_column("model", overflow="fold", min_width=9)
     for title in columns.values():
         grid.add_column(title, justify="right")
     for name, row in table.iterrows():

@@ -67,11 +67,10 @@ def refuse_other_data(adata: AnnData, fitted: FittedModel, name: str) -> None:
             f"adata.var_names lacks {len(absent):,} landmarks or targets of {name!r}: {listed(absent)}. With cv= a "
             "model is fitted again, on the genes that it was fitted on; name other models with key=."
         )
-    seen = fitted.provenance["n_train"] + fitted.provenance["n_validation"]
     other = {
         "unlabeled samples": "n_unlabeled" in fitted.model.notes,
         "validation samples of another object": fitted.provenance["validated_on"] != "adata",
-        "another model to start from": len(fitted.training_rows) > seen,
+        "another model to start from": fitted.provenance.get("started_from_model", False),
     }
     if any(other.values()):
         what = ", ".join(kind for kind, had in other.items() if had)

@@ -277,6 +277,7 @@ def learn(
             "n_validation": len(validation),
             "split_by": split_by(adata),
             "validated_on": sides.validation_in,
+            **({} if source is None else {"started_from_model": True}),
         },
         # What a model to start from has seen, this one has.
         training_rows=np.union1d(
