@@ -129,9 +129,9 @@ def test_without_the_other_terms_it_is_plain_l1_training_bit_for_bit(small):
     (x, y), (x_held, y_held) = (map(torch.from_numpy, pair) for pair in standardised(small, "train", "validation"))
     task, config = {}, GGAN(**options)
 
-    def spy(network, plan, training, validation, run, unlabeled=None, true=loop.train):
+    def spy(network, plan, training, validation, run, *others, true=loop.train):
         task.update(plan=plan, training=training, validation=validation)
-        return true(network, plan, training, validation, run, unlabeled)
+        return true(network, plan, training, validation, run, *others)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gexinfer.methods._networks.train", spy)

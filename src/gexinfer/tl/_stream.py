@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gexinfer._names import listed
@@ -85,6 +84,8 @@ def stream(
     """Infer into a store beside its place, which moves there once it is whole."""
     ((query, source),) = queries.values()
     store = Store(path.with_name(f"{path.name}.partial"), adata.n_obs, names, dtype)
+    from filelock import FileLock, Timeout
+
     lock = FileLock(f"{store.folder}.lock")
     try:
         lock.acquire(timeout=0)
