@@ -46,7 +46,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     write_gctx("level3.gctx", np.asarray(query.X), query.obs_names.tolist(), query.var_names.tolist())
 
     names: dict[str, object] = {}
-    first, holed, second, third = re.findall(r"```python\n(.*?)```", README, re.S)
+    first, trusted, holed, second, third = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(first, names)
 
     ref, full = names["ref"], names["full"]
@@ -54,6 +54,13 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
     assert {"dgex", "ols", "knn", "mean", "nearest"} == set(ref.uns["gexinfer_evaluation"].index)
     assert full.shape == (3, 978 + 200)
     assert np.isfinite(full.layers["dgex"]).all()
+
+    exec(trusted, names)
+    full = names["full"]
+    assert set(full.var_names[full.var["gexinfer_role"] == "inferred"]) < set(ref.var_names)
+    assert full.var["gexinfer_trusted"].all()
+    assert {"gexinfer_downstream", "gexinfer_explained", "gexinfer_evaluation_groups"} <= set(ref.uns)
+    assert "dgex: 978 landmarks to 200 targets" in (tmp_path / "report.html").read_text()
 
     exec(holed, names)
     np.testing.assert_allclose(names["part"].obs["gexinfer_missing"], 100 / 978, rtol=1e-6)
