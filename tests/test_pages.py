@@ -418,6 +418,7 @@ def test_the_tables_of_evaluation_are_those_that_were_measured():
         assert 0.02 < row["below"] < 0.06 and row["discoveries"] < 0.005 and 0.92 < row["covered"] < 0.97
     folds = {row["model"]: row for row in results["example"]["by cohort"]["folds"]}
     assert folds["kernel"]["best"] == 1
+    assert f"has an r of {results['example']['random']['r of the mean']:.2f} with a test sample" in page
     assert results["speed"]["over rankdata"] < 1
 
 

@@ -50,6 +50,9 @@ def taken(source: Any, rows: slice | Indices, columns: Indices | None = None) ->
     """
     if not isinstance(rows, slice) and not cheap_to_pick(source):
         return picked(source, rows, columns)
+    if not isinstance(rows, slice) and columns is not None and len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        # Rows that follow each other are copied once, with their columns.
+        rows = slice(rows[0], rows[-1] + 1)
     block = source[rows]
     return only(block.compute() if hasattr(block, "compute") else block, columns)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from gexinfer.engine.blocks import (
     BLOCK_ROWS,
@@ -23,19 +22,17 @@ from gexinfer.engine.blocks import (
     row_slices,
 )
 from gexinfer.engine.processors import processors
-from gexinfer.engine.ranks import rank_correlation
+from gexinfer.engine.ranks import FEWEST_POINTS, rank_correlation
 
 # What is always compared with the truth beside what was inferred: the training mean, and the nearest landmark.
 BASELINES = 2
 # Values of a block that stay in the processor's cache, of one that many processors can share the ranking of, and genes
 # whose sums stay in the cache's smallest part.
-CACHED_VALUES, RANKED_VALUES, CACHED_GENES = 2**18, 2**22, 512
+CACHED_VALUES, RANKED_VALUES, CACHED_GENES = 2**19, 2**21, 512
 # Values of whole columns that are held at a time, 256 MB.
 TILE_VALUES = 2**26
 # Below this variance, in squared standard deviations of the training rows, a gene or its prediction counts as constant.
 CONSTANT = 1e-12
-# Two points always lie on a line.
-FEWEST_POINTS = 3
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,16 @@ class Genes:
         of_landmarks = self.landmark_mean[needed], self.landmark_factor[needed]
         return Genes(*of_genes, *of_landmarks, nearest.reshape(-1), self.weight[part]), needed
 
+    def standardised(self, block: Float) -> Float:
+        """Return the genes that varied in training, in standard deviations from the mean."""
+        varies = np.flatnonzero(self.factor)
+        with np.errstate(invalid="ignore"):
+            return ((block.take(varies, axis=1) - self.mean[varies]) * self.factor[varies]).astype(np.float32)
+
     def by_nearest(self, landmarks: Float, part: slice) -> Float:
         """Return what the nearest landmarks predict for some genes; one that is missing predicts the mean."""
-        x = (landmarks - self.landmark_mean) * self.landmark_factor
+        with np.errstate(invalid="ignore"):
+            x = (landmarks - self.landmark_mean) * self.landmark_factor
         x[~np.isfinite(x)] = 0
         factor = self.factor[part]
         scale = self.weight[part] / np.where(factor > 0, factor, np.inf)
@@ -153,14 +157,9 @@ def sums_of(
 
             found.samples[:, part, :5] = sum(threads.map(add, cuts))
             if ranks:
-                varies = genes.factor > 0
-                scaled = [standardised(block[:, :q], genes, varies) for block in (y, *given[1:])]
-                found.samples[1:, part, 5] = rank_correlation(scaled[0], scaled[1:], threads)
+                # Not that of the mean, which predicts the same for all genes.
+                found.samples[1:, part, 5] = rank_correlation(y, given[1:], threads, genes.standardised)
     return found
-
-
-def standardised(block: Float, genes: Genes, varies: NDArray[np.bool_]) -> Float:
-    return ((block[:, varies] - genes.mean[varies]) * genes.factor[varies]).astype(np.float32)
 
 
 def part_sums(

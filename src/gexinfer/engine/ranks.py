@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,21 +17,29 @@ SORTED_VALUES = 2**17
 FEWEST_POINTS = 3
 
 
-def rank_correlation(measured: Float, inferred: Sequence[Float], threads: ThreadPoolExecutor) -> Wide:
-    """Return (predictions, rows) Spearman's rho of each row with that of each prediction; NaN where one is constant."""
+def rank_correlation(
+    measured: Float,
+    inferred: Sequence[Float],
+    threads: ThreadPoolExecutor,
+    prepare: Callable[[Float], Float] = lambda block: block,
+) -> Wide:
+    """Return (predictions, rows) Spearman's rho of each row with that of each prediction; NaN where one is constant.
+
+    `prepare` is what is done to some rows before they are ranked.
+    """
     n, length = measured.shape
     found = np.full((len(inferred), n), np.nan)
-    if length < FEWEST_POINTS:
-        return found
 
     def correlate(part: slice) -> None:
-        y = ranks(measured[part])
+        y = ranks(prepare(measured[part]))
+        if y.shape[1] < FEWEST_POINTS:
+            return
         for values, into in zip(inferred, found, strict=True):
-            p = ranks(values[part])
+            p = ranks(prepare(values[part]))
             spread = np.sqrt(np.einsum("ij,ij->i", y, y) * np.einsum("ij,ij->i", p, p))
             np.divide(np.einsum("ij,ij->i", y, p), spread, out=into[part], where=spread > 0)
 
-    list(threads.map(correlate, row_slices(n, max(SORTED_VALUES // length, 1))))
+    list(threads.map(correlate, row_slices(n, max(SORTED_VALUES // max(length, 1), 1))))
     return found
 
 
