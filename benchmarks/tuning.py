@@ -104,10 +104,10 @@ def markdown(found: dict[str, Any]) -> dict[str, str]:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         tables[f"curves {side}"] = "\n".join(lines)
     table = table_of(found["size"])
-    lines = ["| | weights | validation MAE | test MAE | seconds |", "|---|---|---|---|---|"]
+    lines = ["| | weights | validation MAE | test MAE |", "|---|---|---|---|"]
     for name, row in table.iterrows():
         weights = "–" if np.isnan(row["n_parameters"]) else f"{row['n_parameters']:,.0f}"
-        lines.append(f"| {name} | {weights} | {row['validation_mae']:.4f} | {row['mae']:.4f} | {row['seconds']:.0f} |")
+        lines.append(f"| {name} | {weights} | {row['validation_mae']:.4f} | {row['mae']:.4f} |")
     tables["size"] = "\n".join(lines)
     lines = ["| | validation MAE | test MAE | best epoch |", "|---|---|---|---|"]
     for name, row in table_of(found["dropout"]["table"]).iterrows():

@@ -66,7 +66,7 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
 
     exec(holed, names)
     np.testing.assert_allclose(names["part"].obs["gexinfer_missing"], 100 / 978, rtol=1e-6)
-    assert ad.read_zarr("full.zarr").shape == full.shape
+    assert ad.read_zarr("full.zarr").shape == (3, 978 + 200)
 
     exec(second, names)
     assert np.isfinite(names["full"].layers["sample_lasso"]).all()
@@ -431,3 +431,33 @@ def test_the_example_of_evaluation_runs(bulk_once, monkeypatch):
     exec(code.replace('"knn", "kernel"', '"knn"'), names)
     slots = names["ref"].uns
     assert {f"gexinfer_evaluation{end}" for end in ("", "_pairs", "_groups", "_folds")} <= set(slots)
+
+
+def test_learning_curves_sweeps_and_tuning_are_those_that_were_measured():
+    tuning, results = benchmark("tuning")
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    for name, table in tuning.markdown(results).items():
+        assert table in page, name
+    at = {
+        side: tuning.table_of(found).groupby(["model", "size"])["mae"].agg(["mean", "std"])
+        for side, found in results["curves"].items()
+    }
+    random = at["random"]["mean"]
+    falls = 1 - random["ridge"].to_numpy()[1:5] / random["ridge"].to_numpy()[:4]
+    assert "take {:.0f}, {:.0f}, {:.0f} and {:.0f} % off".format(*100 * falls) in page
+    assert (random["dgex"].iloc[:4] > random["ridge"].iloc[:4]).all()
+    assert (random["dgex"].iloc[4:] < random["ridge"].iloc[4:]).all()
+    assert f"{at['random']['std']['dgex'].iloc[-1]:.4f} for `dgex`" in page
+    sizes = tuning.table_of(results["size"]).query("not reference").set_index(["layers", "hidden"])["mae"].unstack()
+    assert (sizes.diff(axis=1).iloc[:, 1:] < 0).all(axis=None)
+    assert (sizes.loc[3] > sizes.loc[2]).all()
+    assert (sizes.loc[2] - sizes.loc[1]).abs().max() <= 0.00055
+    dropout = tuning.table_of(results["dropout"]["table"]).query("not reference")
+    assert dropout["mae"].idxmin() == dropout["validation_mae"].idxmin() == "dropout=0.1"
+    tests = {name: np.mean(found["test"]) for name, found in results["tune"]["scores"].items()}
+    assert f"{1 - tests['tuned'] / tests['default']:.1%} off".replace("%", " %") in page
+    assert min(results["tune"]["scores"]["default"]["test"]) > max(results["tune"]["scores"]["tuned"]["test"])
+    assert f"({random['kernel'].iloc[-1]:.4f})" in page
+    trials = tuning.table_of(results["tune"]["trials"])
+    assert (trials["state"] == "pruned").sum() == 6
+    assert f"{1 - trials['epochs_run'].sum() / 600:.0%}".replace("%", " % of the epochs") in page

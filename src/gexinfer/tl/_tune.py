@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # So many trials go to their end before any is given up, and each at least this share of its epochs: while the learning
 # rate is high, the errors say little of those at the end.
-UNPRUNED, WARM_UP = 5, 0.5
+UNPRUNED, WARM_UP = 5, 0.75
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def tune(
 ) -> dict[str, Any]:
     """Search the options of a method with which its error on the validation rows is lowest.
 
-    By optuna. Networks that after half of their epochs are worse than the median of the trials before are given up.
+    By optuna. A network that in the last quarter of its epochs is worse than the median of those before is given up.
     Test rows are not looked at. The lowest of many validation errors is too low, because it was the lowest also by
     chance: fit with what was found, and judge by `gexinfer.tl.evaluate`.
 
