@@ -455,6 +455,9 @@ def test_training_of_a_sweep(small, evaluated):
     assert [dot.get_xdata()[0] for dot in dots] == table["best_epoch"].dropna().tolist()
     assert any(line.get_label() == f"ridge ({table['mae']['ridge']:.3f})" for line in ax.lines)
     assert ax.get_ylabel() == "test MAE over genes (sd units)"
+    # The first epochs would press the ends of the curves into one.
+    late = curves[curves["epoch"] > 2]["test_mae"]
+    assert ax.get_ylim()[0] < late.min() < late.max() < ax.get_ylim()[1] < curves["test_mae"].max()
     assert drawn(ax) > 5000
     some = gx.pl.training(small, ["dropout=0.1"], against="knn", sweep=True)
     assert len(some.lines) == 3

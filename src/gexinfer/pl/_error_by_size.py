@@ -48,7 +48,7 @@ def error_by_size(adata: AnnData, *, ax: Axes | None = None) -> Axes:
     ax = new_axes()[0] if ax is None else ax
     lines = best.sort_values("hidden").groupby("depth")
     for i, ((name, line), colour) in enumerate(zip(lines, colours(lines.ngroups), strict=True)):
-        label = f"{name} hidden layer{'s' if name != 1 else ''}" if "layers" in settings else str(name)
+        label = f"{name:.0f} hidden layer{'s' if name != 1 else ''}" if "layers" in settings else str(name)
         x, y = line["hidden"].to_numpy(float), line["mae"].to_numpy(float)
         ax.plot(
             x, y, color=colour, linestyle=DASHES[i % len(DASHES)], marker="o", markersize=4, linewidth=1.3, label=label

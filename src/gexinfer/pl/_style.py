@@ -49,17 +49,20 @@ def plain_ticks(axis: Axis, ticks: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def reference_lines(ax: Axes, errors: Mapping[str, float], low: float, high: float) -> None:
-    """Draw errors as horizontal lines beside curves that run from `low` to `high`.
+def reference_lines(ax: Axes, errors: Mapping[str, float], low: float, high: float) -> list[float]:
+    """Draw errors as horizontal lines beside curves that run from `low` to `high`, and return those that were drawn.
 
     One that would flatten the curves is left off and named in the legend.
     """
+    drawn = []
     for i, (name, error) in enumerate(errors.items()):
         label = f"{name} ({error:.3f})"
         if error > high + max(0.3 * (high - low), 0.1 * high):
             ax.plot([], [], color="0.4", linestyle="none", label=f"{label}, above the axis")
         else:
             ax.axhline(error, color="0.4", linestyle=DASHES[1 + i % (len(DASHES) - 1)], linewidth=1, label=label)
+            drawn.append(error)
+    return drawn
 
 
 def table_in(adata: AnnData, slot: str, call: str) -> pd.DataFrame:

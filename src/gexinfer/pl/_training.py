@@ -52,8 +52,9 @@ def training(
     Returns
     -------
     The axes: validation MAE as solid curves, with a dot at the epoch that was kept, training MAE as dotted curves, the
-    others as horizontal lines. Of a sweep, test MAE, with a dot at the epoch that was kept by validation MAE. A line
-    that would flatten the curves is left off and named in the legend.
+    others as horizontal lines. Of a sweep, test MAE, with a dot at the epoch that was kept by validation MAE; the axis
+    is that of the last two thirds of the epochs. A line that would flatten the curves is left off and named in the
+    legend.
 
     Raises
     ------
@@ -74,7 +75,14 @@ def training(
             ax.plot(epochs, error, color=colour, linestyle=":", label=label, linewidth=1)
         ax.plot(epochs[curve.kept], curve.error[curve.kept], "o", color=colour, markersize=4)
     every = [error for curve in curves for error in (curve.error, *(curve.beneath or ())[1:])]
-    reference_lines(ax, lines, min(e.min() for e in every), max(e.max() for e in every))
+    if sweep:
+        # Settings differ by little at the end, and by much from the first epochs.
+        every = [error[len(error) // 3 :] for error in every]
+    low, high = min(e.min() for e in every), max(e.max() for e in every)
+    shown = [low, high, *reference_lines(ax, lines, low, high)]
+    if sweep:
+        margin = 0.05 * max(max(shown) - min(shown), 0.1 * high)
+        ax.set_ylim(min(shown) - margin, max(shown) + margin)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     dress(ax, "epoch", f"{'test ' if sweep else ''}MAE over genes (sd units)")
