@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before numpy and torch are loaded: several processes of several threads each would get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib as mpl
 import numpy as np
