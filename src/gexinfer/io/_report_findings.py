@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from gexinfer._record import FittedModel
-from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, PAIRS, PERCENTILE, RECALL, TRUSTED, gene_slot
+from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, PAIRS, PERCENTILE, TRUSTED, gene_slot
 
 # Fewer samples than this, and an interval of the mean error is a guess.
 FEW_SAMPLES = 30
@@ -91,7 +91,7 @@ def better_ones(judged: AnnData, name: str) -> Iterator[str]:
         )
 
 
-def limits(judged: AnnData) -> Iterator[str]:
+def limits(judged: AnnData, name: str) -> Iterator[str]:
     """Yield what inferred values are not good for."""
     yield (
         "To find structure that the landmarks do not show. Inferred values are a function of the landmarks: "
@@ -102,11 +102,13 @@ def limits(judged: AnnData) -> Iterator[str]:
         "differential expression come out too small. Confirm genes that matter by measuring them."
     )
     if TRUSTED in judged.var:
-        lost = ~judged.var[TRUSTED] & judged.var[RECALL].notna()
+        inferred = judged.varm[gene_slot("mae")][name].notna()
+        lost = inferred & ~judged.var[TRUSTED]
         if lost.any():
             yield (
-                f"To speak of one of the {lost.sum():,} genes whose inferred profile does not recall its own measured "
-                "one; leave them out with gexinfer.tl.predict(..., trusted_only=True)."
+                f"To speak of single genes whose inferred profile does not recall their own measured one, here "
+                f"{lost.sum():,} of {inferred.sum():,}. gexinfer.tl.trust finds them on the test rows of a reference; "
+                "then gexinfer.tl.predict(..., trusted_only=True) leaves them out."
             )
     yield (
         "On another platform, tissue or species than it has seen, without a look at obs['gexinfer_novelty_percentile'] "

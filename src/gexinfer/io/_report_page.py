@@ -78,7 +78,7 @@ def page(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None, t
         summary=summary(judged, name),
         numbers=list(numbers(judged, name)),
         findings=[*findings(judged, fitted, name), *told],
-        limits=list(limits(judged)),
+        limits=list(limits(judged, name)),
         sections=list(sections(judged, fitted, name, groupby)),
         provenance=list(provenance(fitted)),
     )
@@ -129,9 +129,9 @@ def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
             "of the measured values; 90 % were asked for",
         )
     if TRUSTED in judged.var:
-        inferred = judged.var[RECALL].notna()
+        inferred = judged.varm[gene_slot("mae")][name].notna()
         yield "Trusted genes", f"{judged.var.loc[inferred, TRUSTED].mean():.0%}", "recall their own measured profile"
-    if PERCENTILE in judged.obs:
+    if PERCENTILE in judged.obs and judged.obs[PERCENTILE].notna().any():
         yield (
             "Strange samples",
             f"{(judged.obs[PERCENTILE] > 99).mean():.0%}",
