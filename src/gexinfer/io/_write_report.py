@@ -152,7 +152,7 @@ def measure(judged: AnnData, name: str, groupby: str | None, device: str, advanc
         advance(1, "predicted")
         evaluate(judged, groupby=groupby)
         advance(1, "evaluated")
-        if judged.n_obs >= FEWEST_ROWS:
+        if judged.n_obs >= FEWEST_ROWS and len(records(judged, name)[name].targets) > 1:
             trust(judged, key=name)
         advance(1, "trusted")
         if level is not None:
