@@ -188,7 +188,7 @@ def test_gene(with_intervals):
     low, high = np.array([segment[:, 1] for segment in bars.get_segments()]).T
     np.testing.assert_allclose(low, adata[test, name].layers["ridge_lower"][:, 0], rtol=1e-6)
     held = np.mean((low <= x) & (x <= high))
-    note = f"r {np.corrcoef(x, y)[0, 1]:.3f}\nMAE {np.abs(x - y).mean():.3f}\n{held:.0%} in interval"
+    note = f"r {np.corrcoef(x, y)[0, 1]:.3f}\nMAE {np.abs(x - y).mean():.3g} in data units\n{held:.0%} in interval"
     assert ax.texts[0].get_text() == note
     assert (ax.get_xlabel(), ax.get_ylabel()) == (f"{name}, measured", f"{name}, inferred by ridge")
     assert drawn(ax) > 5000
@@ -222,7 +222,10 @@ def test_sample(with_intervals):
     boxes = sorted((extent.y0, extent.y1) for extent in extents)
     assert min(extent.x0 for extent in extents) > ax.get_window_extent().x1
     assert all(below[1] <= above[0] + 1 for below, above in zip(boxes, boxes[1:], strict=False))
-    assert ax.get_title() == f"{name}\nr {np.corrcoef(x, y)[0, 1]:.3f}, MAE {np.abs(x - y).mean():.3f}, 90 genes"
+    assert (
+        ax.get_title()
+        == f"{name}\nr {np.corrcoef(x, y)[0, 1]:.3f}, MAE {np.abs(x - y).mean():.3g} in data units, 90 genes"
+    )
     seen = adata.obs_names[train][0]
     assert gx.pl.sample(adata, seen, "ridge", n_worst=0).get_title().startswith(f"{seen}, seen by the model\n")
     with pytest.raises(KeyError, match="adata.obs_names has no 'me'"):

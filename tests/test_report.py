@@ -133,6 +133,43 @@ def test_what_speaks_against_a_model_comes_first(small, read):
     assert text.index("Read this first") < text.index("How large is the error?")
 
 
+def test_what_nobody_knows_is_left_out(small, read):
+    target = small.var_names[~small.var["landmark"]][0]
+    gx.tl.fit(small, "knn", targets=[target], progress=False)
+    assert "Trusted genes" not in read(small).text
+    del small.uns["knn"]
+    gx.tl.fit(small, "mean", progress=False)
+    text = read(small, key="mean").text
+    assert "nan" not in text
+    assert re.search(r"Trusted genes ?0% ?recall", text)
+    assert "here 90 of 90" in text
+    small.obs["split"] = small.obs["split"].replace("validation", "train")
+    del small.uns["mean"]
+    gx.tl.fit(small, "ridge", progress=False)
+    text = read(small).text
+    assert "It has no intervals" in text
+    assert "Strange samples" not in text
+    test = small[small.obs["split"] == "test"]
+    for n in (1, 3):
+        text = read(test[:n].copy(), model=small).text
+        assert f"judged on {n} samples only" in text
+        assert "nan" not in text
+
+
+def test_strange_samples_are_those_of_the_model_that_the_page_is_about(small, read):
+    gx.tl.fit(small, "ridge", progress=False)
+    alone = read(small, key="ridge").text
+    usual = small[small.obs["split"] != "test"].copy()
+    # All test samples are strange to this one.
+    usual.X = usual.X * np.float32(0.1)
+    gx.tl.fit(usual, "ridge", key_added="other", progress=False)
+    small.uns["other"] = usual.uns["other"]
+    with pytest.warns(UserWarning):
+        both = read(small, key="ridge").text
+    share = re.compile(r"Strange samples ?(\d+%)")
+    assert share.search(both).group(1) == share.search(alone).group(1)
+
+
 def test_what_cannot_be_reported_is_refused_and_writes_nothing(small, ridge, read, tmp_path):
     with pytest.raises(ValueError, match=r"'report.pdf' must end in '.html'"):
         gx.io.write_report(ridge, "report.pdf")

@@ -116,6 +116,32 @@ def test_trusted_only(trusted, query, tmp_path):
         query, model=trusted, key="ridge", output="anndata", trusted_only=True, genes=some, progress=False
     )
     assert set(picked.var_names) == set(some[1:])
+    with pytest.raises(ValueError, match="leaves out all genes asked for"):
+        gx.tl.predict(query, trusted, key="ridge", output="anndata", trusted_only=True, genes=some[:1], progress=False)
+    # What needs all genes says why they are not there.
+    again = "trusted_only=True left .*gexinfer.tl.predict\\(adata, key='ridge'\\)"
+    for call in (gx.tl.evaluate, gx.tl.trust, gx.tl.coverage):
+        with pytest.raises(ValueError, match=again):
+            call(trusted, key="ridge")
+    with pytest.raises(ValueError, match="trusted_only=True left it out"):
+        gx.pl.gene(trusted, bad["ridge"][0], "ridge")
+
+
+def test_what_is_not_known_of_a_prediction_is_not_said(trusted):
+    assert "gexinfer_trusted" in trusted.var
+    gx.tl.fit(trusted, "ridge", penalty=1e4, progress=False)
+    gx.tl.predict(trusted, key="ridge", progress=False)
+    assert not {"gexinfer_trusted", "gexinfer_recall"} & set(trusted.var)
+
+
+def test_a_landmark_whose_value_is_inferred_is_judged_as_such(small):
+    small.var["every"] = True
+    gx.tl.fit(small, "mean", targets="every", allow_overlap=True, progress=False)
+    gx.tl.predict(small, progress=False)
+    gx.tl.trust(small)
+    assert not small.var["gexinfer_trusted"].any()
+    gx.tl.predict(small, progress=False)
+    assert not small.var["gexinfer_trusted"].any()
 
 
 def test_what_is_refused(small, fitted, query):

@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from gexinfer._record import FittedModel
-from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, PAIRS, PERCENTILE, RECALL, TRUSTED, gene_slot
+from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, MEAN, NEAREST, PAIRS, PERCENTILE, TRUSTED, gene_slot
 
 # Fewer samples than this, and an interval of the mean error is a guess.
 FEW_SAMPLES = 30
@@ -42,8 +42,10 @@ def findings(judged: AnnData, fitted: FittedModel, name: str) -> Iterator[str]:
     if fitted.method == "ols" and n < 2 * p:
         yield f"Least squares fitted {p + 1:,} coefficients for each gene from {n:,} samples. Use ridge instead."
     r2 = judged.varm[gene_slot("r2")][name].dropna()
-    if len(r2) and r2.median() < 0.5:
-        yield f"For half of the genes it explains less than {max(r2.median(), 0):.0%} of the variance (R2)."
+    if len(r2) and r2.median() <= 0:
+        yield "For half of the genes it is no better than their mean over these samples (R2 not above 0)."
+    elif len(r2) and r2.median() < 0.5:
+        yield f"For half of the genes it explains less than {r2.median():.1%} of the variance (R2)."
     elif len(r2) and (r2 < 0).mean() > 0.05:
         yield (
             f"For {(r2 < 0).mean():.0%} of the genes it is worse than their mean over these samples (R2 below 0), "
@@ -82,7 +84,8 @@ def better_ones(judged: AnnData, name: str) -> Iterator[str]:
     """Yield the models that are better on these samples by more than chance."""
     # Pairs stand with the lower error first, and a difference that is surely below 0 is no chance.
     pairs = judged.uns[PAIRS]
-    sure = pairs[(pairs["second"] == name) & (pairs["difference_high"] < 0)]
+    # The floors have lines of their own.
+    sure = pairs[(pairs["second"] == name) & (pairs["difference_high"] < 0) & ~pairs["first"].isin([MEAN, NEAREST])]
     for _, pair in sure.iterrows():
         yield (
             f"{pair['first']} is better on these samples: its error is {pair['gain']:.1%} lower, and "
@@ -91,7 +94,7 @@ def better_ones(judged: AnnData, name: str) -> Iterator[str]:
         )
 
 
-def limits(judged: AnnData) -> Iterator[str]:
+def limits(judged: AnnData, name: str) -> Iterator[str]:
     """Yield what inferred values are not good for."""
     yield (
         "To find structure that the landmarks do not show. Inferred values are a function of the landmarks: "
@@ -102,11 +105,13 @@ def limits(judged: AnnData) -> Iterator[str]:
         "differential expression come out too small. Confirm genes that matter by measuring them."
     )
     if TRUSTED in judged.var:
-        lost = ~judged.var[TRUSTED] & judged.var[RECALL].notna()
+        inferred = judged.varm[gene_slot("mae")][name].notna()
+        lost = inferred & ~judged.var[TRUSTED]
         if lost.any():
             yield (
-                f"To speak of one of the {lost.sum():,} genes whose inferred profile does not recall its own measured "
-                "one; leave them out with gexinfer.tl.predict(..., trusted_only=True)."
+                f"To speak of single genes whose inferred profile does not recall their own measured one, here "
+                f"{lost.sum():,} of {inferred.sum():,}. gexinfer.tl.trust finds them on the test rows of a reference; "
+                "then gexinfer.tl.predict(..., trusted_only=True) leaves them out."
             )
     yield (
         "On another platform, tissue or species than it has seen, without a look at obs['gexinfer_novelty_percentile'] "

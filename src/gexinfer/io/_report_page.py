@@ -78,7 +78,7 @@ def page(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None, t
         summary=summary(judged, name),
         numbers=list(numbers(judged, name)),
         findings=[*findings(judged, fitted, name), *told],
-        limits=list(limits(judged)),
+        limits=list(limits(judged, name)),
         sections=list(sections(judged, fitted, name, groupby)),
         provenance=list(provenance(fitted)),
     )
@@ -120,8 +120,11 @@ def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
                 f"{baseline} has {table.loc[baseline, 'mae']:.3f}",
             )
             break
-    yield "Correlation r", f"{row['pearson']:.3f}", "median over genes"
-    yield "R2", f"{row['r2']:.3f}", "median over genes; 1 is perfect, 0 the mean"
+    # Of the training mean, or of one sample, there is none.
+    if pd.notna(row["pearson"]):
+        yield "Correlation r", f"{row['pearson']:.3f}", "median over genes"
+    if pd.notna(row["r2"]):
+        yield "R2", f"{row['r2']:.3f}", "median over genes; 1 is perfect, 0 the mean"
     if COVERAGE in judged.uns:
         yield (
             "Inside the intervals",
@@ -129,9 +132,9 @@ def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
             "of the measured values; 90 % were asked for",
         )
     if TRUSTED in judged.var:
-        inferred = judged.var[RECALL].notna()
+        inferred = judged.varm[gene_slot("mae")][name].notna()
         yield "Trusted genes", f"{judged.var.loc[inferred, TRUSTED].mean():.0%}", "recall their own measured profile"
-    if PERCENTILE in judged.obs:
+    if PERCENTILE in judged.obs and judged.obs[PERCENTILE].notna().any():
         yield (
             "Strange samples",
             f"{(judged.obs[PERCENTILE] > 99).mean():.0%}",
@@ -170,7 +173,8 @@ def sections(judged: AnnData, fitted: FittedModel, name: str, groupby: str | Non
             ),
         ],
     )
-    yield genes(judged, name)
+    if judged.varm[gene_slot("pearson")][name].notna().any():
+        yield genes(judged, name)
     if GROUPS in judged.uns:
         groups = judged.uns[GROUPS]
         own = groups[groups["model"] == name].sort_values("mae", ascending=False).set_index("group")
@@ -200,11 +204,14 @@ def genes(judged: AnnData, name: str) -> Section:
         frame["recall"] = judged.var[RECALL]
     # By r, because the lowest errors belong to genes that hardly vary.
     ordered = frame.dropna(subset=["pearson"]).sort_values("pearson", ascending=False)
-    shown = {"best": 0, "middle": len(ordered) // 2, "worst": len(ordered) - 1} if len(ordered) else {}
+    shown = {"best": 0, "middle": len(ordered) // 2, "worst": len(ordered) - 1}
+    recall = (
+        " recall is the share of the other genes whose measured profile is more like the inferred one than the gene's "
+        "own; up to .05 counts as trusted."
+    )
     return Section(
         "Which genes?",
-        "Correlation over these samples. recall is the share of the other genes whose measured profile is more like "
-        "the inferred one than the gene's own; up to .05 counts as trusted.",
+        f"Correlation over these samples.{recall if RECALL in judged.var else ''}",
         [
             frame_of(ordered.head(SHOWN), "The genes that follow their measured values best."),
             frame_of(ordered.tail(SHOWN)[::-1], "Those that do worst."),

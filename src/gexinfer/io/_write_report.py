@@ -24,6 +24,7 @@ from gexinfer._slots import (
 from gexinfer.engine.conformal import rank_of
 from gexinfer.engine.report import Advance, steps, warn
 from gexinfer.io._report_page import page
+from gexinfer.tl._answers import OF_SAMPLES
 from gexinfer.tl._coverage import coverage
 from gexinfer.tl._evaluate import evaluate
 from gexinfer.tl._predict import first_layer, predict
@@ -143,13 +144,15 @@ def measure(judged: AnnData, name: str, groupby: str | None, device: str, advanc
     level = LEVEL if has_level(judged, name) else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        predict(judged, key=name, interval=level, device=device, progress=False)
         if others:
             predict(judged, key=others, device=device, progress=False)
+            # The page is about one model, and what others say of the samples is no part of it.
+            judged.obs = judged.obs.drop(columns=[*OF_SAMPLES], errors="ignore")
+        predict(judged, key=name, interval=level, device=device, progress=False)
         advance(1, "predicted")
         evaluate(judged, groupby=groupby)
         advance(1, "evaluated")
-        if judged.n_obs >= FEWEST_ROWS:
+        if judged.n_obs >= FEWEST_ROWS and len(records(judged, name)[name].targets) > 1:
             trust(judged, key=name)
         advance(1, "trusted")
         if level is not None:

@@ -47,8 +47,8 @@ def gene(
     KeyError
         There is no model, no prediction, no split, no such gene or no such column.
     ValueError
-        There are several models and none is named, the gene is not inferred, there are no test rows, or the model has
-        seen some.
+        There are several models and none is named, the gene is not inferred, there are no test rows, the model has
+        seen some, or values are NaN or inf.
     """
     name, fitted = one_predicted(adata, key)
     column = inferred_column(adata, gene, fitted, name)
@@ -62,8 +62,11 @@ def gene(
         return dense(in_row_order(matrix(adata, layer)), test, np.array([column]))[:, 0].astype(np.float64)
 
     x, y = of(str(fitted.input["layer"])), of(name)
+    for values, what in ((x, "measured"), (y, "inferred; if trusted_only=True left it out, predict again without it")):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{gene!r} is NaN or inf in {(~np.isfinite(values)).sum():,} test rows as {what}.")
     ax = new_axes()[0] if ax is None else ax
-    note = f"r {correlation(x, y):.3f}\nMAE {np.abs(x - y).mean():.3f}"
+    note = f"r {correlation(x, y):.3f}\nMAE {np.abs(x - y).mean():.3g} in data units"
     if set(bound_names(name)) <= set(layer_names(adata)):
         low, high = (of(bound) for bound in bound_names(name))
         ax.vlines(x, low, high, color="0.8", linewidth=0.8, zorder=1)

@@ -77,7 +77,7 @@ def sample(adata: AnnData, sample: str, key: str | None = None, *, n_worst: int 
     ax.scatter(x[worst], y[worst], s=12, linewidths=0, color=marked)
     ax.axline((x.min(), x.min()), slope=1, color="0.3", linewidth=0.8)
     label(ax, x, y, worst, names)
-    note = f"r {correlation(x, y):.3f}, MAE {np.abs(x - y).mean():.3f}, {len(x):,} genes"
+    note = f"r {correlation(x, y):.3f}, MAE {np.abs(x - y).mean():.3g} in data units, {len(x):,} genes"
     seen = np.isin(row_digests(adata.obs_names[row]), fitted.training_rows).any()
     dress(ax, "measured", f"inferred by {name}", f"{sample}{', seen by the model' if seen else ''}\n{note}")
     return ax

@@ -87,9 +87,11 @@ def write_answers(adata: AnnData, answers: Mapping[str, Answer]) -> None:
 
 
 def write_trust(adata: AnnData, answers: Mapping[str, Answer]) -> None:
-    """Write which genes are measured or inferred well, where that is known of all models."""
+    """Write which genes are measured or inferred well, where that is known of all models; else nothing is said."""
     models = {name: answer.query.fitted for name, answer in answers.items()}
     if not all("recall" in fitted.known for fitted in models.values()):
+        # Of another prediction: it would pass for what is known of these values.
+        adata.var = adata.var.drop(columns=[RECALL, TRUSTED], errors="ignore")
         return
     recall = recall_of(models, adata.var_names)
     adata.var[RECALL] = recall

@@ -243,8 +243,10 @@ def warn_of_orders(table: pd.DataFrame) -> None:
             f"The models infer different genes ({table['n_genes'].to_dict()}), so their MAEs do not compare. The gains "
             "and the shares of genes better are over the genes that both infer.",
         )
-    best, follows = table.index[0], table["r2"].idxmax()
     r2 = table["r2"]
+    if r2.isna().all():
+        return  # too few samples for any
+    best, follows = table.index[0], r2.idxmax()
     if r2[best] < r2[follows] - 0.05:
         warn(
             f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and "
@@ -280,6 +282,6 @@ def refuse_stale(adata: AnnData, test: Indices, fitted: FittedModel, name: str) 
     # A hundredth of a standard deviation: far above what another device's rounding does.
     if not (away / fitted.target_scale.unit[targets >= 0]).mean(axis=1).max() < 0.01:
         raise ValueError(
-            f"adata.layers[{name!r}] does not hold what adata.uns[{name!r}] predicts: the model was fitted again, or "
-            f"the layer changed. Run gexinfer.tl.predict(adata, key={name!r}) first."
+            f"adata.layers[{name!r}] does not hold what adata.uns[{name!r}] predicts: the model was fitted again, the "
+            f"layer changed, or trusted_only=True left values out. Run gexinfer.tl.predict(adata, key={name!r}) first."
         )

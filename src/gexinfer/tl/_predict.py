@@ -140,7 +140,8 @@ def predict(
         without a column count as inferred.
     `var["gexinfer_recall"]`, `var["gexinfer_trusted"]`
         Where `gexinfer.tl.trust` was run for all these models: the recall of inferred genes, of several models the
-        worst; and whether a gene was measured, as landmark, or is recalled well enough.
+        worst; and whether a gene was measured, as landmark, or is recalled well enough. Else those of an earlier
+        prediction are deleted.
     `obs["gexinfer_missing"]`
         The share of landmarks that a sample lacked, of several models the largest; not there where layers are dask
         arrays.
@@ -287,7 +288,7 @@ def names_of(
     names = pd.Index(list(dict.fromkeys(gene for part in parts for gene in part)))
     dropped = names_not_trusted(models) if trusted_only else pd.Index([])
     if genes is None:
-        return names.drop(dropped)
+        return not_empty(names.drop(dropped))
     asked = pd.Index(list(dict.fromkeys(genes)))
     absent = lacking(list(asked), names)
     if absent:
@@ -295,7 +296,16 @@ def names_of(
             f"genes= names {len(absent):,} of {len(asked):,} genes that the models do not give: {listed(absent)}. They "
             f"give {len(names):,}, which start with {listed(names, 3)}."
         )
-    return names[np.sort(locate(list(asked), names))].drop(dropped, errors="ignore")
+    return not_empty(names[np.sort(locate(list(asked), names))].drop(dropped, errors="ignore"))
+
+
+def not_empty(names: pd.Index) -> pd.Index:
+    """Refuse to leave out all genes of a new object."""
+    if len(names) == 0:
+        raise ValueError(
+            "trusted_only=True leaves out all genes asked for: none is trusted. Leave it out, or name others."
+        )
+    return names
 
 
 def resolve(

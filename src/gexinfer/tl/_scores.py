@@ -268,7 +268,11 @@ def check_finite(adata: AnnData, sources: Sequence[Source], sums: Sums, part: Pa
     ):
         if not np.isfinite(sums.errors[i]).all():
             rows = Rows(source.matrix, source.rows, NOBODY, source.columns[: len(names)])
-            refuse_not_finite(moments(rows.blocks()).not_finite, names, len(source.rows), where_from(where))
+            again = (
+                f"If trusted_only=True left them out, run gexinfer.tl.predict(adata, key={where!r}) without it first."
+            )
+            remedy = {"remedy": again} if i else {}
+            refuse_not_finite(moments(rows.blocks()).not_finite, names, len(source.rows), where_from(where), **remedy)
 
 
 def of_genes(sums: Sums, i: int, classes: Classes, scale: Scale, ranks: Wide) -> dict[str, Wide]:

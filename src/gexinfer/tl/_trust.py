@@ -116,6 +116,7 @@ def write_trusted(adata: AnnData, name: str, fitted: FittedModel, columns: Indic
     shown[columns[columns >= 0]] = found[columns >= 0]
     trusted = is_trusted(shown)
     places = locate(fitted.landmarks, adata.var_names)
-    trusted[places[places >= 0]] = True
+    # Of a landmark that is a target, too, the layer holds the inferred value.
+    trusted[np.setdiff1d(places[places >= 0], columns)] = True
     adata.uns[name] = to_uns(replace(fitted, known={**fitted.known, "recall": found}))
     adata.var[RECALL], adata.var[TRUSTED] = shown, trusted
