@@ -56,7 +56,8 @@ def evaluate(
     `nearest`, the landmark with the largest absolute correlation with the gene over training rows (2,000 of them at
     most), times that correlation, in standard deviations.
 
-    Rows are read in blocks, and once, all models of one reference together. On a `dask.distributed` client sums over
+    Rows are read in blocks, and once, all models of one reference together (with many groups, as many models as there
+    is room for the sums of). On a `dask.distributed` client sums over
     the rows of dask arrays are taken on its workers.
 
     Parameters
