@@ -63,8 +63,9 @@ def test_a_fold_is_fit_predict_evaluate(small, seen):
         gx.tl.fit(small, method, progress=False, **options)
     table = gx.tl.evaluate(small, cv=3, progress=False)
     every = small.uns["gexinfer_evaluation_folds"]
+    assert len(seen) == 3  # once a fold, for both
     tables = []
-    for sides in seen[::2]:
+    for sides in seen:
         side = np.full(small.n_obs, "test", object)
         side[sides.train.rows], side[sides.validation.rows] = "train", "validation"
         fold = small.copy()
@@ -115,6 +116,7 @@ def test_folds_of_values_on_disk_and_the_way_to_a_file(small, tmp_path):
         ({"cv": 0.2}, r"cv=0.2 must be"),
         ({"cv": 300}, r"240 samples do not fill 300 folds"),
         ({"cv": "half"}, r"2 groups in adata.obs\['half'\] do not fill 2 folds with training and validation rows"),
+        ({"cv": np.int64(1)}, r"cv=.*1.* must be"),
         ({"cv": 3, "groupby": "tissue"}, r"groupby='tissue' is for one split; with cv= leave it out"),
     ],
 )
@@ -212,6 +214,21 @@ def test_pairs_of_models_are_compared_on_the_genes_of_both(small):
     found = false_discovery_control(ttest_rel(*(few, knn)[::sign]).pvalue) <= 0.05
     assert row["significantly_better"] == pytest.approx((found & (apart.mean(0) < 0)).mean())
     assert row["significantly_worse"] == pytest.approx((found & (apart.mean(0) > 0)).mean())
+
+
+def test_models_without_a_gene_in_common_have_no_difference(small):
+    names = small.var_names[~small.var["landmark"]]
+    for key, targets in (("one", names[:5]), ("other", names[5:12])):
+        gx.tl.fit(small, "ridge", targets=targets.tolist(), key_added=key, progress=False)
+    gx.tl.predict(small, progress=False)
+    with pytest.warns(UserWarning, match="infer different genes"):
+        gx.tl.evaluate(small)
+    row = small.uns["gexinfer_evaluation_pairs"].query("first in ['one', 'other'] and second in ['one', 'other']")
+    assert (row["n_genes"] == 0).all()
+    assert row[["better", "difference", "gain"]].isna().all(axis=None)
+    with pytest.warns(UserWarning, match="infer different genes"):
+        folds = gx.tl.evaluate(small, cv=np.int64(2), progress=False)
+    assert folds["n_genes"].to_dict() == {"one": 5, "other": 7, "nearest": 12, "mean": 12}
 
 
 def test_whole_groups_are_resampled(small):

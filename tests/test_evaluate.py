@@ -121,6 +121,9 @@ def test_groups_are_scored_as_if_they_were_alone(fitted):
                 assert row[metric] == pytest.approx(table.loc[model, metric], rel=1e-6, nan_ok=True), metric
     few = groups[groups["n_samples"] < 3]
     assert len(few) and few["pearson"].isna().all() and few["mae"].notna().all()
+    once = gx.tl.evaluate(fitted, key="ridge")
+    # A column that is named twice does not count twice.
+    pd.testing.assert_frame_equal(gx.tl.evaluate(fitted, key="ridge", groupby=["tissue", "tissue"]), once)
     gx.tl.evaluate(fitted, key="ridge")
     assert "gexinfer_evaluation_groups" not in fitted.uns  # it would be that of another evaluation
 
@@ -210,6 +213,41 @@ def test_genes_constant_in_training_do_not_enter_the_error(small):
     assert small.varm["gexinfer_mae_data"]["ridge"].iloc[gene] > 0
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_of_a_test_sample_or_two_there_are_errors_and_no_more(fitted, n):
+    test = np.flatnonzero(fitted.obs["split"] == "test")
+    fitted.obs.iloc[test[n:], fitted.obs.columns.get_loc("split")] = np.nan
+    table = gx.tl.evaluate(fitted, key=["ridge", "knn"], groupby="tissue")
+    away = np.abs(fitted.layers["ridge"] - fitted.X)[test[:n]][:, ~fitted.var["landmark"]]
+    assert table.loc["ridge", "mae_data"] == pytest.approx(away.mean(), rel=1e-5)
+    assert (table["n_clusters"] == n).all()
+    assert table[["mae_low", "mae_high", "pearson", "spearman", "r2", "ccc"]].isna().all(axis=None)
+
+
+def test_where_all_genes_were_constant_there_is_no_standardised_error(small):
+    small.X[:, ~small.var["landmark"]] = 5
+    with pytest.warns(UserWarning, match="90 genes are constant"):
+        gx.tl.fit(small, "ridge", progress=False)
+    gx.tl.predict(small, progress=False)
+    table = gx.tl.evaluate(small)
+    assert table["mae"].isna().all() and (table["n_genes"] == 0).all() and (table["mae_data"] == 0).all()
+    with pytest.warns(UserWarning, match="90 genes are constant"):
+        folds = gx.tl.evaluate(small, cv=2, progress=False)
+    assert folds["mae"].isna().all() and (folds["best"] == 0).all()
+
+
+def test_models_of_two_layers_are_each_judged_on_its_own(small):
+    small.layers["half"] = small.X / 2
+    gx.tl.fit(small, "ridge", progress=False)
+    gx.tl.fit(small, "ridge", layer="half", key_added="of half", progress=False)
+    gx.tl.predict(small, key="ridge", progress=False)
+    gx.tl.predict(small, key="of half", layer="half", progress=False)
+    with pytest.warns(UserWarning, match="different layers .*'of half': 'half'.* baselines are those of 'X'"):
+        table = gx.tl.evaluate(small, key=["ridge", "of half"])
+    ratio = table["mae_data"]["of half"] / table["mae_data"]["ridge"]
+    assert ratio == pytest.approx(0.5, rel=0.01)
+
+
 def test_an_order_by_mae_that_r2_contradicts_is_warned_of(small):
     # Mostly zeros, as in single cells: answering near zero has the lower MAE, and follows nothing.
     target = ~small.var["landmark"].to_numpy()
@@ -254,8 +292,11 @@ def test_predictions_of_an_earlier_model_are_not_scored(fitted):
 
 def test_blocks_do_not_change_the_result(fitted, monkeypatch):
     from gexinfer.engine import errors
+    from gexinfer.tl import _scores
 
     expected, groups = gx.tl.evaluate(fitted, groupby="tissue"), fitted.uns["gexinfer_evaluation_groups"]
+    # Of two models at a time.
+    monkeypatch.setattr(_scores, "SUMMED_VALUES", fitted.obs["tissue"].nunique() * 4 * 90 * 3)
     for name, value in (("RANKED_VALUES", 0), ("TILE_VALUES", 36 * 14 * 7), ("processors", lambda: 4)):
         monkeypatch.setattr(errors, name, value)
     pd.testing.assert_frame_equal(gx.tl.evaluate(fitted, groupby="tissue"), expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +17,14 @@ from gexinfer.engine.report import steps
 from gexinfer.engine.run import Run
 from gexinfer.methods import get_method
 from gexinfer.pp._split import assign
-from gexinfer.tl._fit import FEWEST_ROWS, Sides, check_validation, learn, look
+from gexinfer.tl._fit import FEWEST_ROWS, Reference, Sides, check_validation, learn, look
 from gexinfer.tl._scores import Classes, scores
 from gexinfer.tl._tables import overall
 
 # Of a column with many groups so many folds are made.
 MOST_FOLDS = 5
+# A layer, its landmarks and its targets.
+Genes = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 
 def cross_validate(
@@ -42,9 +44,10 @@ def cross_validate(
     tables = []
     with steps("cross-validation", len(folds) * len(models), show=progress) as advance:
         for number, (train, validation, test) in enumerate(folds):
-            again = {}
+            again, known = {}, dict[Genes, Reference]()
             for name, model in models.items():
-                again[name] = fit_again(adata, model, name, train, validation, rng=rng, device=device)
+                same = [other for other in models.values() if genes_of(other) == genes_of(model)]
+                again[name] = fit_again(adata, model, name, train, validation, same, known, rng=rng, device=device)
                 advance(1, f"fold {number + 1} of {len(folds)}, {name}")
             predicted = {name: inferred(adata, test, model, device) for name, model in again.items()}
             # One batch and one class: a fold has neither intervals nor groups.
@@ -93,9 +96,9 @@ def folds_of(
     column = cv if isinstance(cv, str) else split_column(adata)
     codes = np.arange(len(rows)) if column is None else group_codes(adata.obs.iloc[rows], column)[0]
     groups = int(codes.max(initial=-1)) + 1
-    if isinstance(cv, bool) or not isinstance(cv, int | str) or (isinstance(cv, int) and cv < 2):
+    if isinstance(cv, bool) or not isinstance(cv, int | np.integer | str) or (not isinstance(cv, str) and cv < 2):
         raise ValueError(f"cv={cv!r} must be a number of folds, 2 or more, or a column of obs.")
-    count = min(groups, MOST_FOLDS) if isinstance(cv, str) else cv
+    count = min(groups, MOST_FOLDS) if isinstance(cv, str) else int(cv)
     validated = len(now["validation"]) / max(len(now["train"]) + len(now["validation"]), 1)
     shares = np.array([1 - validated, validated])
     # Each fold leaves at least one group for each other side.
@@ -116,17 +119,27 @@ def folds_of(
     return folds, "random" if column is None else f"by {column}"
 
 
+def genes_of(model: FittedModel) -> Genes:
+    """Return what two models share that learn from the same values of the same rows."""
+    return str(model.input["layer"]), model.landmarks, model.targets
+
+
 def fit_again(
     adata: AnnData,
     model: FittedModel,
     name: str,
     train: Indices,
     validation: Indices,
+    same: Sequence[FittedModel],
+    known: dict[Genes, Reference],
     *,
     rng: int | np.random.Generator,
     device: str,
 ) -> FittedModel:
-    """Fit a model's method with its options on other rows of the same genes; what it chose is chosen anew."""
+    """Fit a model's method with its options on other rows of the same genes; what it chose is chosen anew.
+
+    `same` are all models of the same genes; these rows are looked at once for all of them and kept in `known`.
+    """
     method, layer = get_method(model.method), str(model.input["layer"])
     landmarks, targets = locate(model.landmarks, adata.var_names), locate(model.targets, adata.var_names)
     rows = Rows(in_row_order(matrix(adata, layer)), train, landmarks, targets)
@@ -137,8 +150,12 @@ def fit_again(
         )
     sides = Sides(rows, replace(rows, rows=validation), adata.obs_names[validation], "adata")
     check_validation(method, model.config, sides)
-    reference = look(adata, layer, sides, products=method.products)
-    return learn(adata, reference, method, model.config, name, rng=rng, device=device, run=Run(progress=False))
+    if genes_of(model) not in known:
+        products = any(get_method(other.method).products for other in same)
+        known[genes_of(model)] = look(adata, layer, sides, products=products)
+    return learn(
+        adata, known[genes_of(model)], method, model.config, name, rng=rng, device=device, run=Run(progress=False)
+    )
 
 
 def inferred(adata: AnnData, rows: Indices, fitted: FittedModel, device: str) -> Float:
@@ -158,7 +175,7 @@ def over_folds(every: pd.DataFrame) -> pd.DataFrame:
     spread = by_model["mae"].agg(["std", "min", "max"]).set_axis(["mae_fold_sd", "mae_min", "mae_max"], axis=1)
     for place, column in enumerate(spread, start=1):
         table.insert(place, column, spread[column])
-    best = every.loc[every.groupby("fold")["mae"].idxmin(), "model"].value_counts(normalize=True)
+    best = every.loc[every.dropna(subset="mae").groupby("fold")["mae"].idxmin(), "model"].value_counts(normalize=True)
     table["best"] = best.reindex(table.index).fillna(0.0)
     table["n_folds"] = by_model.size()
     table["n_genes"] = by_model["n_genes"].min()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -53,10 +53,11 @@ def evaluate(
 
     Run it after `gexinfer.tl.predict(adata)`. The truth is read from the layer that the model was fitted on. Two
     baselines are always in the table, so that a number can be judged: `mean`, the training mean of each gene, and
-    `nearest`, the landmark with the largest absolute correlation with the gene over training rows, times that
-    correlation, in standard deviations.
+    `nearest`, the landmark with the largest absolute correlation with the gene over training rows (2,000 of them at
+    most), times that correlation, in standard deviations.
 
-    Rows are read in blocks, and once, all models of one reference together. On a `dask.distributed` client sums over
+    Rows are read in blocks, and once, all models of one reference together (with many groups, as many models as there
+    is room for the sums of). On a `dask.distributed` client sums over
     the rows of dask arrays are taken on its workers.
 
     Parameters
@@ -142,8 +143,8 @@ def evaluate(
     Warns
     -----
     UserWarning
-        The models infer different genes, the one with the lowest MAE has a much lower R2 than another, or the column by
-        which the split was made is gone.
+        The models infer different genes or were fitted on different layers, the one with the lowest MAE has a much
+        lower R2 than another, or the column by which the split was made is gone.
 
     References
     ----------
@@ -152,13 +153,15 @@ def evaluate(
     check_in_memory(adata)
     check_unique(adata)
     models = records(adata, key)
-    columns = [groupby] if isinstance(groupby, str) else list(groupby or [])
+    columns = [groupby] if isinstance(groupby, str) else list(dict.fromkeys(groupby or []))
     if cv is not None:
         if columns:
             raise ValueError(f"groupby={groupby!r} is for one split; with cv= leave it out.")
         for name, fitted in models.items():
             check_truth(adata, fitted, name)
-        return cross_validate(adata, models, cv, spearman=spearman, rng=rng, device=device, progress=progress)
+        table = cross_validate(adata, models, cv, spearman=spearman, rng=rng, device=device, progress=progress)
+        warn_of_orders(table, models)
+        return table
     there = layer_names(adata)
     if key is None:
         models = {name: fitted for name, fitted in models.items() if name in there}
@@ -186,7 +189,7 @@ def evaluate(
     table["n_clusters"] = int(clusters.max()) + 1
     table["n_samples"] = len(test)
     table["split_by"] = split_by(adata)
-    warn_of_orders(table)
+    warn_of_orders(table, models)
     write(adata, test, found, table, pairs(table.index, found.errors, sizes, rng))
     return table.copy()
 
@@ -236,18 +239,24 @@ def check_truth(adata: AnnData, fitted: FittedModel, name: str) -> None:
         )
 
 
-def warn_of_orders(table: pd.DataFrame) -> None:
+def warn_of_orders(table: pd.DataFrame, models: Mapping[str, FittedModel]) -> None:
     """Warn of what would make the order by MAE mislead."""
+    layers = {name: str(fitted.input["layer"]) for name, fitted in models.items()}
+    if len(set(layers.values())) > 1:
+        warn(
+            f"The models were fitted on different layers ({layers}), and each is judged on its own, so their errors "
+            f"do not compare. The baselines are those of {next(iter(layers.values()))!r}; pass key= for one layer.",
+        )
     if table["n_genes"].nunique() > 1:
         warn(
             f"The models infer different genes ({table['n_genes'].to_dict()}), so their MAEs do not compare. The gains "
             "and the shares of genes better are over the genes that both infer.",
         )
-    r2 = table["r2"]
-    if r2.isna().all():
-        return  # too few samples for any
+    r2 = table["r2"].dropna()
+    if len(r2) == 0:
+        return  # of fewer than 3 samples, or of constant genes alone
     best, follows = table.index[0], r2.idxmax()
-    if r2[best] < r2[follows] - 0.05:
+    if r2.get(best, np.nan) < r2[follows] - 0.05:
         warn(
             f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and "
             f"{follows!r} has {r2[follows]:.3f}. If many values are zero, answers near the median lower the MAE "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,8 +24,9 @@ from gexinfer.tl._tables import over_genes
 if TYPE_CHECKING:
     from gexinfer.engine.errors import Source, Sums
 
-# Sums of each group are kept for each gene and model.
+# Sums of each group are kept for each gene and model, of as many models at a time as have so many values: 256 MB.
 MOST_GROUPS = 200
+SUMMED_VALUES = 2**25
 NOBODY = np.empty(0, np.intp)
 
 
@@ -128,23 +130,29 @@ def classes_of(adata: AnnData, test: Indices, batch: tuple[Indices, int], groupb
     return Classes(*batch, np.stack(codes or [np.zeros(len(test), np.intp)], axis=1), names)
 
 
-def parts_of(adata: AnnData, test: Indices, models: Mapping[str, FittedModel], layers: Mapping[str, Any]) -> list[Part]:
+def parts_of(
+    adata: AnnData, test: Indices, models: Mapping[str, FittedModel], layers: Mapping[str, Any], n_classes: int
+) -> list[Part]:
     """Return the models in parts of one reference each: those of one part are scored in one pass over the rows.
 
-    A model's layer holds all rows and genes of `adata`; an array has the test rows and the model's targets alone.
+    Where there are many groups and models, a reference has several parts. A model's layer holds all rows and genes of
+    `adata`; an array has the test rows and the model's targets alone.
     """
     parts: dict[tuple[object, ...], Part] = {}
+    turns = Counter[tuple[object, ...]]()
     for name, fitted in models.items():
         scale, known = fitted.target_scale, fitted.known
         arrays = (scale.mean, scale.sd, known["nearest"], known["nearest_weight"])
         reference = (fitted.input["layer"], fitted.targets, fitted.landmarks, *(a.tobytes() for a in arrays))
         there = np.flatnonzero(locate(fitted.targets, adata.var_names) >= 0)
-        part = parts.get(reference)
+        turn = turns[reference] // max(SUMMED_VALUES // (n_classes * 4 * max(len(there), 1)), 1)
+        turns[reference] += 1
+        part = parts.get((*reference, turn))
         if part is None:
-            part = parts[reference] = part_of(adata, fitted).only(there)
+            part = part_of(adata, fitted).only(there)
         whole = layers[name].shape == adata.shape
         places = (test, part.columns) if whole else (np.arange(len(test)), there)
-        parts[reference] = replace(part, inferred={**part.inferred, name: (layers[name], *places)})
+        parts[*reference, turn] = replace(part, inferred={**part.inferred, name: (layers[name], *places)})
     return list(parts.values())
 
 
@@ -189,7 +197,7 @@ def scores(
 ) -> Scores:
     """Return every measure of the models and of the baselines on the test rows."""
     metrics = [metric for metric in METRICS if spearman or metric != "spearman"]
-    parts, with_all = with_baselines(parts_of(adata, test, models, layers))
+    parts, with_all = with_baselines(parts_of(adata, test, models, layers, max(len(classes.names), 1)))
     fitted_mean = any(fitted.method == "mean" for fitted in models.values())
     genes: dict[str, dict[str, Wide]] = {metric: {} for metric in metrics}
     samples: dict[str, dict[str, Wide]] = {metric: {} for metric in metrics}
@@ -215,6 +223,7 @@ def scores(
                 | over_genes({metric: per_class[metric][c] for metric in metrics})
                 for c, (column, group) in enumerate(classes.names)
             ]
+        del sums, ranks  # before there are those of the next part
     order = list(models) + [name for name in (MEAN, NEAREST) if name in errors and name not in models]
     return Scores(
         {metric: pd.DataFrame(genes[metric], adata.var_names)[order] for metric in metrics},
@@ -254,7 +263,7 @@ def sums_and_ranks(adata: AnnData, test: Indices, part: Part, classes: Classes, 
     check_finite(adata, sources, sums, part)
     if spearman:
         return sums, gene_ranks(sources[0], sources[1:], known, classes.members)
-    return sums, np.full((BASELINES + len(part.inferred), len(classes.sizes), len(known)), np.nan)
+    return sums, np.broadcast_to(np.nan, (BASELINES + len(part.inferred), len(classes.sizes), len(known)))
 
 
 def check_finite(adata: AnnData, sources: Sequence[Source], sums: Sums, part: Part) -> None:

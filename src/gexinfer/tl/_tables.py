@@ -46,9 +46,9 @@ def add_intervals(table: pd.DataFrame, errors: Mapping[str, Wide], sizes: Indice
     """Put the ends of each MAE's interval beside it; `errors` are those of `Scores`, `sizes` how large batches are."""
     low, high = np.full((2, len(table)), np.nan)
     if len(sizes) >= FEWEST_BATCHES:
-        means = (
-            np.stack([np.nansum(errors[name], axis=1) for name in table.index], axis=1) / table["n_genes"].to_numpy()
-        )
+        totals = np.stack([np.nansum(errors[name], axis=1) for name in table.index], axis=1)
+        # Where all genes were constant in training there is no error to be sure of.
+        means = totals / table["n_genes"].replace(0, np.nan).to_numpy()
         low, high = interval(resampled(means, sizes, draws(sizes, rng)), sizes)
     table.insert(2, "mae_low", low)
     table.insert(3, "mae_high", high)
@@ -68,7 +68,7 @@ def compared(
 
     both = ~np.isnan(a[0] + b[0])
     a, b = a[:, both], b[:, both]
-    apart, totals = a - b, np.stack([a.sum(axis=1), b.sum(axis=1)], axis=1) / max(both.sum(), 1)
+    apart, totals = a - b, np.stack([a.sum(axis=1), b.sum(axis=1)], axis=1) / (both.sum() or np.nan)
     mean = totals.sum(axis=0) / sizes.sum()
     row: dict[str, str | int | float] = {
         "first": first,

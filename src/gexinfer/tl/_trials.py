@@ -18,12 +18,14 @@ from gexinfer._names import listed
 from gexinfer._record import PREDICT_ROWS, FittedModel
 from gexinfer._slots import SPLIT, check_name, split_rows
 from gexinfer._values import refuse_not_finite, where_from
-from gexinfer.engine.blocks import Rows, Scale, Wide, dense, row_slices
+from gexinfer.engine.blocks import Float, Rows, Scale, dense, row_slices
 from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
 from gexinfer.engine.run import Run
 from gexinfer.methods import Method, configure, get_method
 from gexinfer.tl._fit import Reference, Sides, check_validation, learn
+from gexinfer.tl._scores import Classes, of_genes
+from gexinfer.tl._tables import over_genes
 
 Plans = dict[str, tuple[Method, Any]]
 # What is known of each fit on the test rows.
@@ -115,39 +117,30 @@ def scores_of(fitted: FittedModel, test: Rows, scale: Scale, device: str) -> dic
 
     `scale` is that of the targets, in which a standardised error is counted; it need not be the model's.
     """
-    p, measured = len(test.landmarks), deque[Wide]()
+    # numba takes longer to import than the rest of the package.
+    from gexinfer.engine.errors import Sums, add_up
+
+    p, q, measured = len(test.landmarks), len(test.targets), deque[Float]()
     columns = np.concatenate([test.landmarks, test.targets])
 
     def landmarks() -> Iterator[np.ndarray]:
         for part in row_slices(len(test), PREDICT_ROWS):
             block = dense(test.source, test.rows[part], columns)
-            # Relative to the mean, so that squares of a gene at level 14 with sd 0.1 lose nothing.
-            measured.append(block[:, p:] - scale.mean)
+            measured.append(block[:, p:].astype(np.float32, order="C"))
             yield block[:, :p]
 
-    sums = np.zeros((7, len(test.targets)))
+    # One batch and one class; of the mean's prediction and of the model's.
+    alike = Classes(np.zeros(len(test), np.intp), 1, np.zeros((len(test), 1), np.intp), [])
+    sums = Sums(np.zeros((2, 1, q)), np.zeros((2, 1, 4, q)), np.empty((2, 0, 6)))
+    mean = scale.mean.astype(np.float32)
+    known = mean.astype(float), scale.factor, 0, q
     for _, block in fitted.predict_blocks(landmarks(), device=device):
-        y, away = measured.popleft(), block - scale.mean
-        for total, values in zip(
-            sums, (abs(y - away), (y - away) ** 2, y, away, y * y, away * away, y * away), strict=True
-        ):
-            total += values.sum(axis=0)
-    return summary(sums, len(test), scale)
-
-
-def summary(sums: Wide, n: int, scale: Scale) -> dict[str, float]:
-    """Return mean errors and median r and R2 over genes, from sums over n rows."""
-    error, squared, y, p, yy, pp, yp = sums
-    spread_of_truth, spread = yy - y**2 / n, pp - p**2 / n
-    known = spread_of_truth > 1e-9 * n
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Undefined, not zero, where a gene or its prediction is constant over the test rows.
-        pearson = np.where(known & (spread > 1e-9 * n), (yp - y * p / n) / np.sqrt(spread_of_truth * spread), np.nan)
-        r2 = np.where(known, 1 - squared / spread_of_truth, np.nan)
-    # A gene that is constant in training has no standard deviation to measure an error in.
-    mae = np.where(scale.sd > 0, error / n / scale.unit, np.nan)
-    per_gene = pd.DataFrame({"mae": mae, "mae_data": error / n, "pearson": pearson, "r2": r2})
-    return {**per_gene[["mae", "mae_data"]].mean(), **per_gene[["pearson", "r2"]].median()}
+        y = measured.popleft()
+        of_rows = alike.batch[: len(y)], alike.codes[: len(y)]
+        for given, errors, classes in zip((np.tile(mean, (len(y), 1)), block), sums.errors, sums.classes, strict=True):
+            add_up(y, given.astype(np.float32, order="C", copy=False), *known, *of_rows, errors, classes)
+    found = of_genes(sums, 1, alike, scale, np.full((1, q), np.nan))
+    return over_genes({metric: found[metric][-1] for metric in SCORES})
 
 
 @dataclass(frozen=True)
