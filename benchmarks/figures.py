@@ -125,9 +125,9 @@ def explained() -> ad.AnnData:
 
 
 def figure_terms() -> Figure:
-    """Of few epochs, which take a minute."""
+    """Of a small network, which takes half a minute."""
     adata = tuning.bulk()
-    gx.tl.fit(adata, "ggan", epochs=tuning.EPOCHS, progress=False)
+    gx.tl.fit(adata, "ggan", hidden=200, epochs=tuning.EPOCHS, progress=False)
     return whole(gx.pl.terms(adata))
 
 

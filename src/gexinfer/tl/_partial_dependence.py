@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -141,9 +141,15 @@ def having(models: dict[str, FittedModel], target: str, landmark: str, *, named:
 
 def moved(fitted: FittedModel, X: Wide, target: str, landmark: str, values: Wide, device: str) -> Wide:
     """Return (values, samples) what is inferred of the target with the landmark at each of the values."""
-    every = np.tile(X, (len(values), 1))
-    every[:, place(fitted.landmarks, landmark)] = np.repeat(values, len(X))
-    blocks = fitted.cut(every, row_slices(len(every), PREDICT_ROWS))
-    column = place(fitted.targets, target)
-    inferred = [block[:, column] for _, block in fitted.predict_blocks(blocks, device=device)]
+    at, column = place(fitted.landmarks, landmark), place(fitted.targets, target)
+
+    def blocks() -> Iterator[Wide]:
+        # All samples at all values together might not fit into memory.
+        for part in row_slices(len(values) * len(X), PREDICT_ROWS):
+            which, row = np.divmod(np.arange(part.start, part.stop), len(X))
+            block = X[row]
+            block[:, at] = values[which]
+            yield block
+
+    inferred = [block[:, column] for _, block in fitted.predict_blocks(blocks(), device=device)]
     return np.concatenate(inferred).reshape(len(values), len(X)).astype(np.float64)
