@@ -36,6 +36,18 @@ def figure_error_density() -> Figure:
     return whole(gx.pl.error_density(ref))
 
 
+def figure_error_scatter() -> Figure:
+    """As in the demo."""
+    ref = with_intervals()
+    for method in ("knn", "dgex"):
+        gx.tl.fit(ref, method, progress=False)
+    gx.tl.predict(ref, key=["ridge", "knn", "dgex"], progress=False)
+    gx.tl.evaluate(ref)
+    figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.1), layout="constrained")
+    gx.pl.error_scatter(ref, "dgex", against=["ridge", "knn"], ax=axes)
+    return figure
+
+
 @cache
 def with_intervals() -> ad.AnnData:
     """Return the bundled data, split by cohort, with the intervals of two models."""
@@ -112,6 +124,13 @@ def explained() -> ad.AnnData:
     return adata
 
 
+def figure_terms() -> Figure:
+    """Of a small network, which takes half a minute."""
+    adata = tuning.bulk()
+    gx.tl.fit(adata, "ggan", hidden=200, epochs=tuning.EPOCHS, progress=False)
+    return whole(gx.pl.terms(adata))
+
+
 def figure_influence() -> Figure:
     return whole(gx.pl.influence(explained(), "dgex"))
 
@@ -140,19 +159,24 @@ def whole(ax: Axes) -> Figure:
     return ax.get_figure()
 
 
+def save(figure: Figure, name: str) -> None:
+    """Write a figure to `FOLDER`, below `LIMIT`."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150)
+    path = FOLDER / f"{name}.png"
+    # Fewer colours tell the same in fewer bytes: as many as stay below the limit.
+    for colours in (256, 128, 64, 32, 16):
+        Image.open(drawn).convert("RGB").quantize(colours).save(path, optimize=True)
+        if path.stat().st_size < LIMIT:
+            break
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
 def main() -> None:
     mpl.use("Agg")
     there = {name.removeprefix("figure_"): f for name, f in globals().items() if name.startswith("figure_")}
     for name in sys.argv[1:] or there:
-        drawn = io.BytesIO()
-        there[name]().savefig(drawn, dpi=150)
-        path = FOLDER / f"{name}.png"
-        # Fewer colours tell the same in fewer bytes: as many as stay below the limit.
-        for colours in (256, 128, 64, 32):
-            Image.open(drawn).convert("RGB").quantize(colours).save(path, optimize=True)
-            if path.stat().st_size < LIMIT:
-                break
-        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+        save(there[name](), name)
 
 
 if __name__ == "__main__":

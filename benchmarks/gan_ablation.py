@@ -18,6 +18,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+from figures import save
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import energy_distance, false_discovery_control
@@ -27,7 +28,6 @@ from which_method import SETS
 import gexinfer as gx
 
 RESULTS = Path(__file__).parent / "results" / "gan_ablation.json"
-FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 TASKS = "bulk random,bulk by cohort,compendium random,compendium by cohort,tcga random,tcga by cohort,"
 TASKS += "affymetrix random,affymetrix by study"
 TARGETS = 500
@@ -286,7 +286,7 @@ def figures(results: dict[str, Any]) -> None:
         axes[0].invert_yaxis()
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
-        figure.savefig(FIGURES / f"gan_{name}.png", dpi=200)
+        save(figure, f"gan_{name}")
         plt.close(figure)
 
 

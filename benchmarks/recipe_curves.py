@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from figures import save
 
 import gexinfer as gx
 
@@ -40,7 +41,7 @@ def main() -> None:
     (ROOT / "benchmarks" / "results" / "recipe_curves.json").write_text(json.dumps(found, indent=1) + "\n")
     figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
     gx.pl.training(adata, ["modern", "paper"], against="ridge", ax=ax)
-    figure.savefig(ROOT / "docs" / "figures" / "recipe_curves.png", dpi=200)
+    save(figure, "recipe_curves")
 
 
 if __name__ == "__main__":

@@ -249,6 +249,7 @@ def test_samples_that_lack_landmarks_are_filled_in(fitted):
         ({}, ValueError, "several models, 'mean'.*name the one to explain: key="),
         ({"key": "ridge", "how": "shap"}, ValueError, "how='shap' is not known; choose one of gradient, integrated"),
         ({"key": "ridge", "n_samples": 0}, ValueError, "n_samples=0 must be a whole number of at least 1"),
+        ({"key": "ridge", "genes": []}, ValueError, "genes= selects no gene; leave it out for all 90 targets"),
         ({"key": "ridge", "genes": ["nobody"]}, KeyError, "genes names 1 genes that adata.var_names does not hold"),
     ],
 )
@@ -356,6 +357,10 @@ def test_what_enrich_refuses(small, explained):
         gx.tl.enrich(explained, {}, top=60)
     with pytest.raises(KeyError, match="adata.var has no column 'name'; it has"):
         gx.tl.enrich(explained, {}, symbols="name")
+    with pytest.raises(ValueError, match="genes= selects no gene; leave it out for all that were explained"):
+        gx.tl.enrich(explained, {}, genes=[], top=5)
+    with pytest.raises(ValueError, match="holds none of the genes that were explained for 'ridge'"):
+        gx.tl.enrich(explained[:, explained.var["landmark"]].copy(), {}, top=5)
 
 
 def stripped(adata: ad.AnnData) -> ad.AnnData:
@@ -413,6 +418,10 @@ def test_what_partial_dependence_refuses(fitted):
         gx.tl.partial_dependence(fitted, landmark, target, progress=False)
     with pytest.raises(ValueError, match="n_points=1 must be a whole number of at least 2"):
         gx.tl.partial_dependence(fitted, target, landmark, n_points=1, progress=False)
+    fitted.layers["z"] = 100 * fitted.X
+    gx.tl.fit(fitted, "ridge", layer="z", key_added="other", progress=False)
+    with pytest.raises(ValueError, match=r"different layers, \{'ridge': 'X', 'other': 'z'\}.*Name those of one layer"):
+        gx.tl.partial_dependence(fitted, target, landmark, key=["ridge", "other"], progress=False)
     fitted.X[:, fitted.var_names.get_loc(landmark)] = 3
     with pytest.raises(ValueError, match=f"'{landmark}' has the same value, 3, in the 36 samples looked at"):
         gx.tl.partial_dependence(fitted, target, landmark, key="ridge", progress=False)

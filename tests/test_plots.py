@@ -122,6 +122,10 @@ def test_nothing_to_draw(small, evaluated):
         gx.pl.error_density(small)
     with pytest.raises(KeyError, match="no model 'lassie'; it has 'mean', 'ols'"):
         gx.pl.error_scatter(evaluated, "ridge", against="lassie")
+    unknown = evaluated.copy()
+    unknown.varm["gexinfer_mae"] = np.nan * unknown.varm["gexinfer_mae"]
+    with pytest.raises(ValueError, match="is NaN throughout for 'ridge', 'knn'"):
+        gx.pl.error_density(unknown, ["ridge", "knn"])
     with pytest.raises(ValueError, match=r"None of \['ridge'\] was trained by epochs; run gexinfer.tl.fit"):
         gx.pl.training(evaluated, "ridge")
     with pytest.raises(KeyError, match="no gexinfer model 'net'; it holds"):
@@ -172,6 +176,14 @@ def test_novelty(with_intervals):
     assert len(labels) == 15
     assert labels[0].split(" (")[0] == f"{with_intervals.obs['cohort'].nunique() - 14} others"
     assert sum(len(points.get_offsets()) for points in many.collections) == with_intervals.n_obs
+    # Samples may share a name, as after a concatenation.
+    twice = with_intervals.copy()
+    twice.obs_names = ["a", "b"] * (twice.n_obs // 2)
+    for points, same in zip(gx.pl.novelty(twice).collections, ax.collections, strict=True):
+        np.testing.assert_array_equal(points.get_offsets(), same.get_offsets())
+    twice.obs["mine"] = None
+    with pytest.raises(ValueError, match=r"adata.obs\['mine'\] is missing for all 240 samples"):
+        gx.pl.novelty(twice, "mine")
     with_intervals.obs["gexinfer_novelty_percentile"] = np.nan
     with pytest.raises(ValueError, match="is NaN for all samples.*without validation rows"):
         gx.pl.novelty(with_intervals)
@@ -190,7 +202,8 @@ def test_gene(with_intervals):
     held = np.mean((low <= x) & (x <= high))
     note = f"r {np.corrcoef(x, y)[0, 1]:.3f}\nMAE {np.abs(x - y).mean():.3g} in data units\n{held:.0%} in interval"
     assert ax.texts[0].get_text() == note
-    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"{name}, measured", f"{name}, inferred by ridge")
+    assert ax.get_xlabel() == f"{name}, measured (data units)"
+    assert ax.get_ylabel() == f"{name}, inferred by ridge (data units)"
     assert drawn(ax) > 5000
     ax = gx.pl.gene(adata, name, "ols", groupby="tissue")
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -204,6 +217,13 @@ def test_gene(with_intervals):
         gx.pl.gene(adata, "TP54", "ridge")
     with pytest.raises(ValueError, match="several models.*name one of them with key="):
         gx.pl.gene(adata, name)
+    # Samples in which the gene was not measured are left out.
+    adata.X[np.flatnonzero(test)[:3], adata.var_names.get_loc(name)] = np.nan
+    note = f"r {np.corrcoef(x[3:], y[3:])[0, 1]:.3f}\nMAE {np.abs(x - y)[3:].mean():.3f}\n"
+    assert gx.pl.gene(adata, name, "ridge").texts[0].get_text().startswith(note)
+    adata.X[test, adata.var_names.get_loc(name)] = np.nan
+    with pytest.raises(ValueError, match=f"'{name}' is measured and inferred by 'ridge' in none of the 36 test rows"):
+        gx.pl.gene(adata, name, "ridge")
 
 
 def test_sample(with_intervals):
@@ -299,7 +319,7 @@ def test_influence_of_chosen_genes(explained):
         gx.pl.influence(explained, "ridge", genes=[absent])
     with pytest.raises(ValueError, match="several models, 'dgex', 'ridge'; name one: key="):
         gx.pl.influence(explained)
-    with pytest.raises(ValueError, match="n_genes=1 must be at least 2"):
+    with pytest.raises(ValueError, match="n_genes=1 must be a whole number of at least 2"):
         gx.pl.influence(explained, "dgex", n_genes=1)
 
 
@@ -329,6 +349,8 @@ def test_weights_of_several_layers_and_what_they_refuse(small, evaluated):
         gx.pl.weights(evaluated)
     with pytest.raises(ValueError, match=r"'ridge' is no network; models of method='dgex', 'ggan', 'semigan' are"):
         gx.pl.weights(evaluated, "ridge")
+    with pytest.raises(ValueError, match="n_units=2.5 must be a whole number of at least 1"):
+        gx.pl.weights(evaluated, "dgex", n_units=2.5)
     gx.tl.fit(small, "dgex", trunk="conv1d", epochs=1, hidden=8, progress=False)
     with pytest.raises(ValueError, match=r"'dgex', trunk='conv1d', see mixtures of neighbouring landmarks"):
         gx.pl.weights(small)
@@ -364,8 +386,8 @@ def test_partial_dependence_starts_at_zero(explained):
         np.testing.assert_allclose(line.get_ydata(), found["mean"][name] - found["mean"][name][0])
     assert len(ax.lines) == 2 * (20 + 1) + 1
     assert (ax.get_xlabel(), ax.get_ylabel()) == (
-        f"{model.landmarks[0]}, the landmark",
-        f"change of {model.targets[0]}, inferred",
+        f"{model.landmarks[0]}, the landmark (data units)",
+        f"change of {model.targets[0]}, inferred (data units)",
     )
     assert drawn(ax) > 5000
 

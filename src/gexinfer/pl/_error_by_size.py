@@ -5,7 +5,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from gexinfer._slots import SWEEP
-from gexinfer.pl._style import DASHES, FONT, colours, dress, new_axes, plain_ticks, reference_lines, table_in
+from gexinfer.pl._style import DASHES, colours, dress, legend_below, new_axes, plain_ticks, reference_lines, table_in
 
 
 def error_by_size(adata: AnnData, *, ax: Axes | None = None) -> Axes:
@@ -56,6 +56,6 @@ def error_by_size(adata: AnnData, *, ax: Axes | None = None) -> Axes:
     reference_lines(ax, others.to_dict(), best["mae"].min(), best["mae"].max())
     ax.set_xscale("log")
     plain_ticks(ax.xaxis, np.unique(best["hidden"].to_numpy(float)).tolist())
-    ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    legend_below(ax)
     dress(ax, "units in each hidden layer", "test MAE over genes (sd units)")
     return ax

@@ -7,7 +7,9 @@ import seaborn as sns
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from gexinfer.pl._style import DASHES, FONT, colours, dress, gene_errors, new_axes
+from gexinfer._names import listed
+from gexinfer._slots import gene_slot
+from gexinfer.pl._style import DASHES, colours, dress, gene_errors, legend_below, new_axes
 
 
 def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
@@ -31,12 +33,19 @@ def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax
     ------
     KeyError
         A model was not evaluated.
+    ValueError
+        No gene has an error.
 
     References
     ----------
     Chen et al., Bioinformatics 2016, 32:1832.
     """
     errors = gene_errors(adata, keys)
+    if errors.isna().all(axis=None):
+        raise ValueError(
+            f"adata.varm[{gene_slot('mae')!r}] is NaN throughout for {listed(errors.columns)}: all genes were constant "
+            "in the training rows, or none of the targets is in adata."
+        )
     errors = errors[errors.mean().sort_values().index]
     ax = new_axes()[0] if ax is None else ax
     for i, (name, colour) in enumerate(zip(errors, colours(errors.shape[1]), strict=True)):
@@ -47,9 +56,10 @@ def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax
         sns.kdeplot(
             x=values, ax=ax, color=colour, linestyle=DASHES[i % len(DASHES)], label=label, linewidth=1.3, clip=(0, None)
         )
-    ends = np.sort(errors.quantile(0.99).to_numpy())
+    ends = np.sort(errors.quantile(0.99).dropna().to_numpy())
     ax.set_xlim(0, 1.05 * ends[max(len(ends) - 2, 0)])
     if ax.lines:
-        ax.legend(title="mean MAE", fontsize=FONT - 1, title_fontsize=FONT - 1, frameon=False)
+        # A curve may be anywhere within the axes.
+        legend_below(ax, title="mean MAE")
     dress(ax, "MAE of a gene (sd units)", "density of genes")
     return ax

@@ -9,7 +9,7 @@ from gexinfer._names import lacking, listed, locate
 from gexinfer._record import FittedModel
 from gexinfer._slots import SPLIT, group_codes, layer_names, matrix, split_rows
 from gexinfer.engine.blocks import Wide, dense, in_row_order
-from gexinfer.pl._style import FONT, colours, dress, new_axes
+from gexinfer.pl._style import FONT, UNITS, colours, dress, new_axes
 from gexinfer.tl._evaluate import check_truth, refuse_seen
 from gexinfer.tl._intervals import bound_names
 from gexinfer.tl._predicted import one_predicted
@@ -47,8 +47,8 @@ def gene(
     KeyError
         There is no model, no prediction, no split, no such gene or no such column.
     ValueError
-        There are several models and none is named, the gene is not inferred, there are no test rows, the model has
-        seen some, or values are NaN or inf.
+        There are several models and none is named, the gene is not inferred, there are no test rows, or none with a
+        measured value, or the model has seen some.
     """
     name, fitted = one_predicted(adata, key)
     column = inferred_column(adata, gene, fitted, name)
@@ -62,9 +62,13 @@ def gene(
         return dense(in_row_order(matrix(adata, layer)), test, np.array([column]))[:, 0].astype(np.float64)
 
     x, y = of(str(fitted.input["layer"])), of(name)
-    for values, what in ((x, "measured"), (y, "inferred; if trusted_only=True left it out, predict again without it")):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{gene!r} is NaN or inf in {(~np.isfinite(values)).sum():,} test rows as {what}.")
+    there = np.isfinite(x) & np.isfinite(y)
+    if not there.any():
+        raise ValueError(
+            f"{gene!r} is measured and inferred by {name!r} in none of the {len(test):,} test rows. If trusted_only=True "
+            "left it out, predict again without it."
+        )
+    test, x, y = test[there], x[there], y[there]
     ax = new_axes()[0] if ax is None else ax
     note = f"r {correlation(x, y):.3f}\nMAE {np.abs(x - y).mean():.3g} in data units"
     if set(bound_names(name)) <= set(layer_names(adata)):
@@ -77,7 +81,7 @@ def gene(
     ax.text(0.03, 0.97, note, transform=ax.transAxes, va="top", fontsize=FONT - 1)
     if groupby is not None:
         ax.legend(fontsize=FONT - 2, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.1)
-    dress(ax, f"{gene}, measured", f"{gene}, inferred by {name}")
+    dress(ax, f"{gene}, measured {UNITS}", f"{gene}, inferred by {name} {UNITS}")
     return ax
 
 

@@ -57,8 +57,8 @@ def influence(
     """
     name, entry, slopes = explained(adata, key)
     for argument, number in (("n_genes", n_genes), ("n_landmarks", n_landmarks)):
-        if number < 2:
-            raise ValueError(f"{argument}={number!r} must be at least 2, to be put in order.")
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 2:
+            raise ValueError(f"{argument}={number!r} must be a whole number of at least 2, to be put in order.")
     sd = entry["genes"]["sd"].reindex(slopes.index).to_numpy()[:, None]
     # What was constant in the training rows is moved by nothing.
     strength = slopes * entry["landmarks"]["sd"].to_numpy() / np.where(sd > 0, sd, 1)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from gexinfer._names import listed
 from gexinfer._slots import NONLINEARITY
-from gexinfer.pl._style import FONT, colours, dress, new_axes
+from gexinfer.pl._style import colours, dress, legend_below, new_axes
 
 # What is drawn, how it is called, and by which mark it is told without its colour.
 SIDES = {"train": ("training, adjusted R2", "o"), "test": ("test, R2", "^")}
@@ -66,6 +66,6 @@ def nonlinearity(adata: AnnData, key: str | None = None, *, ax: Axes | None = No
     ax.set_xlim(low, 1.01)
     ax.set_ylim(low, 1.01)
     if ax.collections:
-        ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), markerscale=2)
+        legend_below(ax, columns=1, markerscale=2)
     dress(ax, "R2 of a linear fit on landmarks", "R2 of a linear fit on hidden units")
     return ax

@@ -43,13 +43,19 @@ def novelty(adata: AnnData, groupby: str = "split", *, ax: Axes | None = None) -
         raise KeyError(f"adata.obs has no {PERCENTILE!r}; run gexinfer.tl.predict(adata) first.")
     if groupby not in adata.obs:
         group_codes(adata.obs, groupby)  # says which columns there are
-    values = adata.obs.loc[adata.obs[groupby].notna(), PERCENTILE]
-    if values.isna().all():
+    if adata.obs[groupby].isna().all():
+        raise ValueError(
+            f"adata.obs[{groupby!r}] is missing for all {adata.n_obs:,} samples; fill it, or name another."
+        )
+    # By place: samples may share a name.
+    there = (adata.obs[groupby].notna() & adata.obs[PERCENTILE].notna()).to_numpy()
+    values, groups = (adata.obs[column].reset_index(drop=True)[there] for column in (PERCENTILE, groupby))
+    groups = groups.astype(str)
+    if values.empty:
         raise ValueError(
             f"adata.obs[{PERCENTILE!r}] is NaN for all samples with a {groupby!r}: the model was fitted without "
             "validation rows. Mark some, gexinfer.pp.split(adata), fit and predict again."
         )
-    groups = adata.obs.loc[values.index, groupby].astype(str)
     medians = values.groupby(groups).median().sort_values(kind="stable")
     if len(medians) > MOST_GROUPS:
         rest = medians.index[: len(medians) - MOST_GROUPS + 1]

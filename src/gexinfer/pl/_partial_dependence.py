@@ -5,7 +5,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from gexinfer._slots import PARTIAL_DEPENDENCE
-from gexinfer.pl._style import DASHES, FONT, colours, dress, new_axes
+from gexinfer.pl._style import DASHES, UNITS, colours, dress, legend_below, new_axes
 
 # Single samples that are drawn of each model: more would be a grey field.
 CURVES = 20
@@ -48,6 +48,6 @@ def partial_dependence(adata: AnnData, *, ax: Axes | None = None) -> Axes:
     own = found["measured"]["landmark"].to_numpy()
     ax.plot(own, np.full(len(own), 0.01), "|", color="0.3", markersize=5, transform=ax.get_xaxis_transform())
     ax.set_xlim(values[0], values[-1])
-    ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-    dress(ax, f"{found['landmark']}, the landmark", f"change of {found['target']}, inferred")
+    legend_below(ax, columns=3)
+    dress(ax, f"{found['landmark']}, the landmark {UNITS}", f"change of {found['target']}, inferred {UNITS}")
     return ax

@@ -10,7 +10,7 @@ from gexinfer._record import row_digests
 from gexinfer._slots import matrix
 from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order
 from gexinfer.pl._gene import correlation
-from gexinfer.pl._style import FONT, colours, dress, new_axes
+from gexinfer.pl._style import FONT, UNITS, colours, dress, new_axes
 from gexinfer.tl._evaluate import check_truth
 from gexinfer.tl._predicted import one_predicted
 
@@ -47,7 +47,7 @@ def sample(adata: AnnData, sample: str, key: str | None = None, *, n_worst: int 
         There are several models and none is named, the sample's name is not unique, no inferred gene was measured, or
         `n_worst` is out of range.
     """
-    if isinstance(n_worst, bool) or not isinstance(n_worst, int) or not 0 <= n_worst <= MOST_NAMES:
+    if isinstance(n_worst, bool) or not isinstance(n_worst, int | np.integer) or not 0 <= n_worst <= MOST_NAMES:
         raise ValueError(f"n_worst={n_worst!r} must be a number of genes, 0 to {MOST_NAMES}.")
     name, fitted = one_predicted(adata, key)
     check_truth(adata, fitted, name)
@@ -79,7 +79,12 @@ def sample(adata: AnnData, sample: str, key: str | None = None, *, n_worst: int 
     label(ax, x, y, worst, names)
     note = f"r {correlation(x, y):.3f}, MAE {np.abs(x - y).mean():.3g} in data units, {len(x):,} genes"
     seen = np.isin(row_digests(adata.obs_names[row]), fitted.training_rows).any()
-    dress(ax, "measured", f"inferred by {name}", f"{sample}{', seen by the model' if seen else ''}\n{note}")
+    dress(
+        ax,
+        f"measured {UNITS}",
+        f"inferred by {name} {UNITS}",
+        f"{sample}{', seen by the model' if seen else ''}\n{note}",
+    )
     return ax
 
 

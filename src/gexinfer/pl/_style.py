@@ -18,6 +18,8 @@ from gexinfer._slots import gene_slot
 # A column of a two-column paper, in inches, and the smallest text that stays legible in it.
 COLUMN = 3.4
 FONT = 8
+# Values and errors that are not standardised are in those of the layer that was fitted.
+UNITS = "(data units)"
 # A line has to be told from the others without its colour, too.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -35,6 +37,21 @@ def dress(ax: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
     ax.set_title(title, fontsize=FONT)
     ax.tick_params(labelsize=FONT - 1)
     sns.despine(ax=ax)
+
+
+def legend_below(ax: Axes, *, columns: int = 2, title: str | None = None, markerscale: float = 1) -> None:
+    """Put the legend beneath the axes, where it hides nothing."""
+    ax.legend(
+        title=title,
+        fontsize=FONT - 1,
+        title_fontsize=FONT - 1,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=columns,
+        columnspacing=1,
+        markerscale=markerscale,
+    )
 
 
 def colours(count: int) -> list[tuple[float, float, float]]:

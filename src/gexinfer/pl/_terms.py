@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gexinfer._record import records
-from gexinfer.pl._style import DASHES, FONT, colours, dress, new_axes
+from gexinfer.pl._style import DASHES, colours, dress, legend_below, new_axes
 
 # Errors and rates, which `training` draws or the schedule says.
 OTHERS = ("train_mae", "validation_mae", "learning_rate")
@@ -53,7 +53,7 @@ def terms(adata: AnnData, key: str | None = None, *, ax: Axes | None = None) -> 
     if all((values > 0).all() for values in curves.values()):
         ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    legend_below(ax)
     dress(ax, "epoch", "value")
     return ax
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, records
 from gexinfer._slots import SWEEP, SWEEP_CURVES
-from gexinfer.pl._style import DASHES, FONT, as_names, colours, dress, new_axes, reference_lines, table_in
+from gexinfer.pl._style import DASHES, as_names, colours, dress, legend_below, new_axes, reference_lines, table_in
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def training(
         margin = 0.05 * max(max(shown) - min(shown), 0.1 * high)
         ax.set_ylim(min(shown) - margin, max(shown) + margin)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=FONT - 1, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    legend_below(ax)
     dress(ax, "epoch", f"{'test ' if sweep else ''}MAE over genes (sd units)")
     return ax
 

@@ -62,8 +62,8 @@ def weights(adata: AnnData, key: str | None = None, *, n_units: int = 8, ax: Axe
     ----------
     Chen et al., Bioinformatics 2016, 32:1832.
     """
-    if n_units < 1:
-        raise ValueError(f"n_units={n_units!r} must be at least 1.")
+    if isinstance(n_units, bool) or not isinstance(n_units, int | np.integer) or n_units < 1:
+        raise ValueError(f"n_units={n_units!r} must be a whole number of at least 1.")
     name, fitted = drawable(adata, key)
     layers = major(fitted)
     every = ties(layers)

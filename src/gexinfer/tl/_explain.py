@@ -174,6 +174,8 @@ def targets_of(adata: AnnData, fitted: FittedModel, name: str, genes: str | Sequ
         wanted = np.flatnonzero(locate(fitted.targets, adata.var_names) >= 0)
     else:
         asked = adata.var_names[named_places(adata, genes, "genes")]
+        if len(asked) == 0:
+            raise ValueError(f"genes= selects no gene; leave it out for all {len(fitted.targets):,} targets.")
         wanted = locate(list(asked), pd.Index(fitted.targets))
         if (wanted < 0).any():
             raise ValueError(

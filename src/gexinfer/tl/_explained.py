@@ -100,6 +100,11 @@ def explained(adata: AnnData, key: str | None) -> tuple[str, Mapping[str, Any], 
 
 def chosen(genes: str | Sequence[str] | None, adata: AnnData, there: pd.Index, name: str) -> pd.Index:
     """Return which of the genes explained are asked for: those of a bool column of `var`, or names; all for None."""
+    if len(there) == 0:
+        raise ValueError(
+            f"adata.var_names holds none of the genes that were explained for {name!r}. Take the object that "
+            "gexinfer.tl.explain was run on."
+        )
     if genes is None:
         return there
     asked = adata.var_names[named_places(adata, genes, "genes")]
@@ -109,4 +114,6 @@ def chosen(genes: str | Sequence[str] | None, adata: AnnData, there: pd.Index, n
             f"genes= names {len(absent):,} genes that were not explained for {name!r}: {listed(absent)}. Run "
             f"gexinfer.tl.explain(adata, key={name!r}) for all its targets, or with these among genes=."
         )
+    if len(asked) == 0:
+        raise ValueError("genes= selects no gene; leave it out for all that were explained.")
     return asked

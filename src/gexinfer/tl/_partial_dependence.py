@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -65,14 +65,16 @@ def partial_dependence(
 
     Writes `uns["gexinfer_partial_dependence"]`: `target` and `landmark`; `values`, those of the landmark; `mean`, a
     DataFrame with a column for each model, row by row for the `values`; `curves`, for each model an array of values x
-    samples; `measured`, a DataFrame of these samples with their own `landmark` value.
+    samples; `measured`, a DataFrame of these samples with their own `landmark` value, filled in by the first model
+    where a sample lacks it.
 
     Raises
     ------
     KeyError
         There is no model, none of that key, or no such layer.
     ValueError
-        The target or the landmark is none of a model's, the landmark does not vary, or values are inf.
+        The target or the landmark is none of a model's, the models were fitted on different layers, the landmark does
+        not vary, a sample has no landmark, or values are inf.
 
     References
     ----------
@@ -83,6 +85,12 @@ def partial_dependence(
     if isinstance(n_points, bool) or not isinstance(n_points, int | np.integer) or n_points < 2:
         raise ValueError(f"n_points={n_points!r} must be a whole number of at least 2.")
     models = having(records(adata, key), target, landmark, named=key is not None)
+    layers = {name: str(fitted.input["layer"]) for name, fitted in models.items()}
+    if len(set(layers.values())) > 1:
+        raise ValueError(
+            f"The models were fitted on different layers, {layers}, whose units need not be the same. Name those of "
+            "one layer: key=."
+        )
     rows, _ = rows_to_look_at(adata, n_samples, rng)
     inputs = {name: landmarks_of(adata, m, name, rows, layer=layer, device=device) for name, m in models.items()}
     own = next(iter(inputs.values()))[:, place(next(iter(models.values())).landmarks, landmark)]
@@ -133,9 +141,15 @@ def having(models: dict[str, FittedModel], target: str, landmark: str, *, named:
 
 def moved(fitted: FittedModel, X: Wide, target: str, landmark: str, values: Wide, device: str) -> Wide:
     """Return (values, samples) what is inferred of the target with the landmark at each of the values."""
-    every = np.tile(X, (len(values), 1))
-    every[:, place(fitted.landmarks, landmark)] = np.repeat(values, len(X))
-    blocks = fitted.cut(every, row_slices(len(every), PREDICT_ROWS))
-    column = place(fitted.targets, target)
-    inferred = [block[:, column] for _, block in fitted.predict_blocks(blocks, device=device)]
+    at, column = place(fitted.landmarks, landmark), place(fitted.targets, target)
+
+    def blocks() -> Iterator[Wide]:
+        # All samples at all values together might not fit into memory.
+        for part in row_slices(len(values) * len(X), PREDICT_ROWS):
+            which, row = np.divmod(np.arange(part.start, part.stop), len(X))
+            block = X[row]
+            block[:, at] = values[which]
+            yield block
+
+    inferred = [block[:, column] for _, block in fitted.predict_blocks(blocks(), device=device)]
     return np.concatenate(inferred).reshape(len(values), len(X)).astype(np.float64)
