@@ -65,8 +65,8 @@ def gene(
     there = np.isfinite(x) & np.isfinite(y)
     if not there.any():
         raise ValueError(
-            f"{gene!r} is measured and inferred by {name!r} in none of the {len(test):,} test rows. If trusted_only=True "
-            "left it out, predict again without it."
+            f"{gene!r} is measured and inferred by {name!r} in none of the {len(test):,} test rows. If it was left out "
+            "by trusted_only=True, predict again without that."
         )
     test, x, y = test[there], x[there], y[there]
     ax = new_axes()[0] if ax is None else ax
