@@ -62,7 +62,12 @@ def scale_mismatch(
 
 
 def refuse_not_finite(
-    counts: NDArray[np.intp], names: pd.Index, rows: int, where: str, what: str = "NaN or inf"
+    counts: NDArray[np.intp],
+    names: pd.Index,
+    rows: int,
+    where: str,
+    what: str = "NaN or inf",
+    remedy: str = "Drop those genes or samples, or fill them, e.g. with the gene's mean.",
 ) -> None:
     """Refuse NaN and inf, and say in which genes."""
     bad = np.flatnonzero(counts)
@@ -70,8 +75,7 @@ def refuse_not_finite(
         genes = ", ".join(f"{names[i]!r} ({counts[i]:,} rows)" for i in bad[:5])
         more = f" and {len(bad) - 5:,} more" if len(bad) > 5 else ""
         raise ValueError(
-            f"{where} holds {what} in {len(bad):,} of {len(names):,} genes, over {rows:,} rows: {genes}{more}. "
-            "Drop those genes or samples, or fill them, e.g. with the gene's mean."
+            f"{where} holds {what} in {len(bad):,} of {len(names):,} genes, over {rows:,} rows: {genes}{more}. {remedy}"
         )
 
 
