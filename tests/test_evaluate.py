@@ -265,8 +265,12 @@ def test_an_order_by_mae_that_r2_contradicts_is_warned_of(small):
 def test_predictions_that_are_not_finite_are_refused(fitted):
     row = np.flatnonzero(fitted.obs["split"] == "test")[7]
     fitted.layers["ridge"][row] = np.nan
-    with pytest.raises(ValueError, match=r"layers\['ridge'\]"):
+    with pytest.raises(
+        ValueError, match=r"layers\['ridge'\].*predict\(adata, key='ridge'\) again, without trusted_only"
+    ):
         gx.tl.evaluate(fitted)
+    gx.tl.predict(fitted, key="ridge", progress=False)
+    gx.tl.evaluate(fitted)
 
 
 def test_an_object_without_targets_has_no_truth(fitted):

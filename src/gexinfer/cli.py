@@ -501,7 +501,7 @@ def show(table: pd.DataFrame) -> None:
             for c in columns
         ]
         own = name == baseline
-        grid.add_row(str(name), *("–" if c == "nan" or own and c.endswith("%") else c for c in cells))
+        grid.add_row(str(name), *("–" if c.startswith("nan") or own and c.endswith("%") else c for c in cells))
     console.print(grid)
 
 

@@ -277,11 +277,12 @@ def check_finite(adata: AnnData, sources: Sequence[Source], sums: Sums, part: Pa
     ):
         if not np.isfinite(sums.errors[i]).all():
             rows = Rows(source.matrix, source.rows, NOBODY, source.columns[: len(names)])
-            again = (
-                f"If trusted_only=True left them out, run gexinfer.tl.predict(adata, key={where!r}) without it first."
-            )
-            remedy = {"remedy": again} if i else {}
-            refuse_not_finite(moments(rows.blocks()).not_finite, names, len(source.rows), where_from(where), **remedy)
+            found = moments(rows.blocks()).not_finite, names, len(source.rows), where_from(where)
+            if i == 0:
+                refuse_not_finite(*found)
+            # Filled in, they would be no prediction.
+            again = f"Run gexinfer.tl.predict(adata, key={where!r}) again, without trusted_only=."
+            refuse_not_finite(*found, remedy=again)
 
 
 def of_genes(sums: Sums, i: int, classes: Classes, scale: Scale, ranks: Wide) -> dict[str, Wide]:
