@@ -162,6 +162,9 @@ def test_std_is_the_gaussian_process_s(small):
         np.testing.assert_allclose(found[:, j], np.sqrt(latent**2 + 0.07 * signal), rtol=2e-3)
     landmark = small.var["landmark"].to_numpy()
     assert np.isnan(small.layers["kernel_std"][:, landmark]).all()
+    # Of other values than those of the next prediction.
+    gx.tl.predict(small, progress=False)
+    assert "kernel_std" not in small.layers
 
 
 def test_std_is_about_as_large_as_the_errors_and_larger_for_strange_samples(bulk_once):

@@ -143,7 +143,7 @@ def test_what_nobody_knows_is_left_out(small, read):
     assert "nan" not in text
     assert re.search(r"Trusted genes ?0% ?recall", text)
     assert "here 90 of 90" in text
-    small.obs["split"] = small.obs["split"].replace("validation", "train")
+    small.obs.loc[small.obs["split"] == "validation", "split"] = "train"
     del small.uns["mean"]
     gx.tl.fit(small, "ridge", progress=False)
     text = read(small).text

@@ -12,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from gexinfer._names import locate
+from gexinfer._record import is_record
 from gexinfer._slots import (
     MISSING,
     NOVELTY,
@@ -25,6 +26,7 @@ from gexinfer._slots import (
 )
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.report import say
+from gexinfer.methods import get_method
 from gexinfer.tl._held_out import percentile
 from gexinfer.tl._intervals import drop_bounds, write_intervals
 from gexinfer.tl._query import Query
@@ -68,6 +70,11 @@ def write_answers(adata: AnnData, answers: Mapping[str, Answer]) -> None:
     """Write `layers`, what is known of samples and genes, and which layers are predictions."""
     layers = {name: layer for answer in answers.values() for name, layer in answer.layers.items()}
     drop_bounds(adata, answers)
+    stale = {name for name in predicted_layers(adata) if not is_record(adata.uns.get(name))}
+    for name, answer in answers.items():
+        # Of an earlier prediction, too.
+        if get_method(answer.query.fitted.method).std and f"{name}_std" in stale:
+            del adata.layers[f"{name}_std"]
     for name, layer in layers.items():
         adata.layers[name] = layer
     others = predicted_layers(adata) - set(layers)

@@ -127,7 +127,8 @@ def predict(
         targets and missing landmarks the inferred one, other genes NaN.
     `layers[key + "_std"]`
         With `std=True`: the standard deviation of the inferred targets, in units of the data; other genes NaN. What is
-        missing is taken as measured, so that it is too small for samples that lack landmarks.
+        missing is taken as measured, so that it is too small for samples that lack landmarks. Without it that of an
+        earlier prediction by this model is deleted.
     `layers[key + "_lower"]`, `layers[key + "_upper"]`
         With `interval`: the bounds of inferred targets, in units of the data; NaN for other genes and for those that
         were constant in the training rows. Without it the bounds of an earlier prediction by this model are deleted.
