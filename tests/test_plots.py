@@ -219,7 +219,7 @@ def test_gene(with_intervals):
         gx.pl.gene(adata, name)
     # Samples in which the gene was not measured are left out.
     adata.X[np.flatnonzero(test)[:3], adata.var_names.get_loc(name)] = np.nan
-    note = f"r {np.corrcoef(x[3:], y[3:])[0, 1]:.3f}\nMAE {np.abs(x - y)[3:].mean():.3f}\n"
+    note = f"r {np.corrcoef(x[3:], y[3:])[0, 1]:.3f}\nMAE {np.abs(x - y)[3:].mean():.3g} in data units\n"
     assert gx.pl.gene(adata, name, "ridge").texts[0].get_text().startswith(note)
     adata.X[test, adata.var_names.get_loc(name)] = np.nan
     with pytest.raises(ValueError, match=f"'{name}' is measured and inferred by 'ridge' in none of the 36 test rows"):
