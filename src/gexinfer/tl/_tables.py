@@ -42,21 +42,25 @@ def overall(per_gene: Mapping[str, pd.DataFrame], models: Mapping[str, FittedMod
     return table.sort_values("mae")
 
 
-def add_intervals(table: pd.DataFrame, errors: Mapping[str, Wide], sizes: Indices, rng: np.random.Generator) -> None:
+def resamples(sizes: Indices, rng: np.random.Generator) -> Wide | None:
+    """Return how often batches of these sizes are drawn in each resample, None where they are too few."""
+    return draws(sizes, rng) if len(sizes) >= FEWEST_BATCHES else None
+
+
+def add_intervals(table: pd.DataFrame, errors: Mapping[str, Wide], sizes: Indices, drawn: Wide | None) -> None:
     """Put the ends of each MAE's interval beside it; `errors` are those of `Scores`, `sizes` how large batches are."""
     low, high = np.full((2, len(table)), np.nan)
-    if len(sizes) >= FEWEST_BATCHES:
+    if drawn is not None:
         means = (
             np.stack([np.nansum(errors[name], axis=1) for name in table.index], axis=1) / table["n_genes"].to_numpy()
         )
-        low, high = interval(resampled(means, sizes, draws(sizes, rng)), sizes)
+        low, high = interval(resampled(means, sizes, drawn), sizes)
     table.insert(2, "mae_low", low)
     table.insert(3, "mae_high", high)
 
 
-def pairs(order: pd.Index, errors: Mapping[str, Wide], sizes: Indices, rng: np.random.Generator) -> pd.DataFrame:
+def pairs(order: pd.Index, errors: Mapping[str, Wide], sizes: Indices, drawn: Wide | None) -> pd.DataFrame:
     """Return the table of pairs, of models in this order."""
-    drawn = draws(sizes, rng) if len(sizes) >= FEWEST_BATCHES else None
     return pd.DataFrame([compared(a, b, errors[a], errors[b], sizes, drawn) for a, b in combinations(order, 2)])
 
 
