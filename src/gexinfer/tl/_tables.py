@@ -61,6 +61,9 @@ def add_intervals(table: pd.DataFrame, errors: Mapping[str, Wide], sizes: Indice
 
 def pairs(order: pd.Index, errors: Mapping[str, Wide], sizes: Indices, drawn: Wide | None) -> pd.DataFrame:
     """Return the table of pairs, of models in this order."""
+    # Most models infer the same genes, and then nothing has to be left out for each pair.
+    scored = ~np.all([np.isnan(errors[name][0]) for name in order], axis=0)
+    errors = {name: errors[name][:, scored] for name in order}
     return pd.DataFrame([compared(a, b, errors[a], errors[b], sizes, drawn) for a, b in combinations(order, 2)])
 
 
@@ -71,7 +74,7 @@ def compared(
     from scipy.stats import false_discovery_control
 
     both = ~np.isnan(a[0] + b[0])
-    a, b = a[:, both], b[:, both]
+    a, b = (a, b) if both.all() else (a[:, both], b[:, both])
     apart, totals = a - b, np.stack([a.sum(axis=1), b.sum(axis=1)], axis=1) / max(both.sum(), 1)
     mean = totals.sum(axis=0) / sizes.sum()
     row: dict[str, str | int | float] = {
