@@ -301,7 +301,7 @@ def test_blocks_do_not_change_the_result(fitted, monkeypatch):
     expected, groups = gx.tl.evaluate(fitted, groupby="tissue"), fitted.uns["gexinfer_evaluation_groups"]
     # Of two models at a time.
     monkeypatch.setattr(_scores, "SUMMED_VALUES", fitted.obs["tissue"].nunique() * 4 * 90 * 3)
-    for name, value in (("RANKED_VALUES", 0), ("TILE_VALUES", 36 * 14 * 7), ("processors", lambda: 4)):
+    for name, value in (("BLOCK_VALUES", 0), ("TILE_VALUES", 36 * 14 * 7), ("processors", lambda: 4)):
         monkeypatch.setattr(errors, name, value)
     pd.testing.assert_frame_equal(gx.tl.evaluate(fitted, groupby="tissue"), expected)
     pd.testing.assert_frame_equal(fitted.uns["gexinfer_evaluation_groups"], groups)

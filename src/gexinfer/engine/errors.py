@@ -26,9 +26,8 @@ from gexinfer.engine.ranks import FEWEST_POINTS, rank_correlation
 
 # What is always compared with the truth beside what was inferred: the training mean, and the nearest landmark.
 BASELINES = 2
-# Values of a block that stay in the processor's cache, of one that many processors can share the ranking of, and genes
-# whose sums stay in the cache's smallest part.
-CACHED_VALUES, RANKED_VALUES, CACHED_GENES = 2**19, 2**21, 512
+# Values of a block, enough for many processors to share the work, and genes whose sums stay in a processor's cache.
+BLOCK_VALUES, CACHED_GENES = 2**21, 512
 # Values of whole columns that are held at a time, 256 MB.
 TILE_VALUES = 2**26
 # Below this variance, in squared standard deviations of the training rows, a gene or its prediction counts as constant.
@@ -139,7 +138,7 @@ def sums_of(
     every = (measured, *inferred)
     # What is decoded in chunks is read in many rows at a time.
     in_memory = all(cheap_to_pick(source.matrix) for source in every)
-    size = max((RANKED_VALUES if ranks else CACHED_VALUES) // max(q, 1), 32) if in_memory else BLOCK_ROWS
+    size = max(BLOCK_VALUES // max(q, 1), 32) if in_memory else BLOCK_ROWS
     cuts = list(row_slices(q, -(-q // processors()) if q else 1))
     middle = np.tile(genes.mean.astype(np.float32), (min(size, n), 1))
     near = np.empty_like(middle)

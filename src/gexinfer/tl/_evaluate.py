@@ -32,7 +32,7 @@ from gexinfer.engine.resampling import batches
 from gexinfer.methods import get_method
 from gexinfer.tl._cross_validate import cross_validate
 from gexinfer.tl._scores import Scores, classes_of, scores
-from gexinfer.tl._tables import add_intervals, overall, pairs
+from gexinfer.tl._tables import add_intervals, overall, pairs, resamples
 
 # Predictions of this many test rows are made again, to know them for the present model's.
 STALE_ROWS = 20
@@ -185,12 +185,13 @@ def evaluate(
         refuse_stale(adata, test, fitted, name)
     table = overall(found.genes, models)
     sizes = np.bincount(classes.batch, minlength=classes.n_batches)
-    add_intervals(table, found.errors, sizes, rng)
+    drawn = resamples(sizes, rng)
+    add_intervals(table, found.errors, sizes, drawn)
     table["n_clusters"] = int(clusters.max()) + 1
     table["n_samples"] = len(test)
     table["split_by"] = split_by(adata)
     warn_of_orders(table, models)
-    write(adata, test, found, table, pairs(table.index, found.errors, sizes, rng))
+    write(adata, test, found, table, pairs(table.index, found.errors, sizes, drawn))
     return table.copy()
 
 

@@ -168,7 +168,7 @@ def part_of(adata: AnnData, fitted: FittedModel) -> Part:
         fitted.target_scale,
         np.maximum(places, 0),
         Scale(scale.mean[wanted], scale.sd[wanted]),
-        nearest.reshape(-1),
+        nearest,
         weight,
         {},
     )

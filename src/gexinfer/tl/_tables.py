@@ -42,21 +42,28 @@ def overall(per_gene: Mapping[str, pd.DataFrame], models: Mapping[str, FittedMod
     return table.sort_values("mae")
 
 
-def add_intervals(table: pd.DataFrame, errors: Mapping[str, Wide], sizes: Indices, rng: np.random.Generator) -> None:
+def resamples(sizes: Indices, rng: np.random.Generator) -> Wide | None:
+    """Return how often batches of these sizes are drawn in each resample, None where they are too few."""
+    return draws(sizes, rng) if len(sizes) >= FEWEST_BATCHES else None
+
+
+def add_intervals(table: pd.DataFrame, errors: Mapping[str, Wide], sizes: Indices, drawn: Wide | None) -> None:
     """Put the ends of each MAE's interval beside it; `errors` are those of `Scores`, `sizes` how large batches are."""
     low, high = np.full((2, len(table)), np.nan)
-    if len(sizes) >= FEWEST_BATCHES:
+    if drawn is not None:
         totals = np.stack([np.nansum(errors[name], axis=1) for name in table.index], axis=1)
         # Where all genes were constant in training there is no error to be sure of.
         means = totals / table["n_genes"].replace(0, np.nan).to_numpy()
-        low, high = interval(resampled(means, sizes, draws(sizes, rng)), sizes)
+        low, high = interval(resampled(means, sizes, drawn), sizes)
     table.insert(2, "mae_low", low)
     table.insert(3, "mae_high", high)
 
 
-def pairs(order: pd.Index, errors: Mapping[str, Wide], sizes: Indices, rng: np.random.Generator) -> pd.DataFrame:
+def pairs(order: pd.Index, errors: Mapping[str, Wide], sizes: Indices, drawn: Wide | None) -> pd.DataFrame:
     """Return the table of pairs, of models in this order."""
-    drawn = draws(sizes, rng) if len(sizes) >= FEWEST_BATCHES else None
+    # Most models infer the same genes, and then nothing has to be left out for each pair.
+    scored = ~np.all([np.isnan(errors[name][0]) for name in order], axis=0)
+    errors = {name: errors[name][:, scored] for name in order}
     return pd.DataFrame([compared(a, b, errors[a], errors[b], sizes, drawn) for a, b in combinations(order, 2)])
 
 
@@ -67,7 +74,7 @@ def compared(
     from scipy.stats import false_discovery_control
 
     both = ~np.isnan(a[0] + b[0])
-    a, b = a[:, both], b[:, both]
+    a, b = (a, b) if both.all() else (a[:, both], b[:, both])
     apart, totals = a - b, np.stack([a.sum(axis=1), b.sum(axis=1)], axis=1) / (both.sum() or np.nan)
     mean = totals.sum(axis=0) / sizes.sum()
     row: dict[str, str | int | float] = {
