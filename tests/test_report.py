@@ -7,9 +7,12 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
 import gexinfer as gx
+from gexinfer.io._report_findings import level_ones
 
 
 class Page(HTMLParser):
@@ -91,8 +94,10 @@ def test_a_model_from_elsewhere_is_judged_on_all_samples(ridge, read):
     page = read(test, model=gx.io.read_model(ridge), key="shared")
     assert f"On {test.n_obs} samples" in page.text
     assert "shared: 60 landmarks to 90 targets" in page.text
-    with pytest.raises(ValueError, match="were training or validation rows of 'ridge'"):
+    with pytest.raises(ValueError, match="204 of the 240 samples were training or validation rows of 'ridge'. With mo"):
         read(ridge, model=ridge)
+    with pytest.raises(TypeError, match=r"model='ridge.safetensors' is a str; .*gexinfer.io.read_model\(path\)"):
+        read(test, model="ridge.safetensors")
 
 
 def test_names_are_text_and_no_markup(ridge, read):
@@ -194,3 +199,21 @@ def test_from_a_shell(ridge, tmp_path):
     done = CliRunner().invoke(app, ["report", str(tmp_path / "ref.h5ad"), "--out", str(tmp_path / "page.html")])
     assert done.exit_code == 0, done.output
     assert "ridge: 60 landmarks to 90 targets" in (tmp_path / "page.html").read_text()
+
+
+def test_a_model_that_is_ahead_by_its_mean_alone_is_not_called_better():
+    adata = AnnData(np.zeros((1, 1), np.float32))
+    adata.uns["gexinfer_evaluation_pairs"] = pd.DataFrame(
+        [
+            ("net", "ridge", 0.22, 0.006, 0.002),
+            ("net", "ols", 0.90, 0.4, -0.1),
+            ("net", "knn", 0.40, 0.1, -0.05),
+            ("net", "mean", 0.99, 0.5, np.nan),
+            ("kernel", "net", 0.3, 0.1, 0.1),
+        ],
+        columns=["first", "second", "better", "gain", "difference_high"],
+    )
+    assert list(level_ones(adata, "net")) == [
+        "Its mean error is 0.6% below that of ridge, but that may be chance and it is better for only 22% of the genes.",
+        "Its mean error is 10.0% below that of knn, but it is better for only 40% of the genes.",
+    ]

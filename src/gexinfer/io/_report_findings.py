@@ -26,6 +26,7 @@ def findings(judged: AnnData, fitted: FittedModel, name: str) -> Iterator[str]:
         if baseline != name and row["mae"] >= 0.98 * table.loc[baseline, "mae"]:
             yield f"It is not better than {words} ({row['mae']:.3f} against {table.loc[baseline, 'mae']:.3f} sd)."
     yield from better_ones(judged, name)
+    yield from level_ones(judged, name)
     if provenance["split_by"] == "random":
         yield (
             "Its samples were split at random, so that samples of one study or donor may be on both sides. Expect "
@@ -92,6 +93,17 @@ def better_ones(judged: AnnData, name: str) -> Iterator[str]:
             f"{pair['significantly_better']:.0%} of the genes are significantly better (and "
             f"{pair['significantly_worse']:.0%} worse)."
         )
+
+
+def level_ones(judged: AnnData, name: str) -> Iterator[str]:
+    """Yield the models that it is ahead of by its mean error alone."""
+    pairs = judged.uns[PAIRS]
+    ahead = pairs[(pairs["first"] == name) & ((pairs["better"] < 0.5) | ~(pairs["difference_high"].fillna(-1) < 0))]
+    for _, pair in ahead.iterrows():
+        by_genes = f"it is better for only {pair['better']:.0%} of the genes" if pair["better"] < 0.5 else ""
+        by_chance = "" if pair["difference_high"] < 0 or np.isnan(pair["difference_high"]) else "that may be chance"
+        but = " and ".join(part for part in (by_chance, by_genes) if part)
+        yield f"Its mean error is {pair['gain']:.1%} below that of {pair['second']}, but {but}."
 
 
 def limits(judged: AnnData, name: str) -> Iterator[str]:

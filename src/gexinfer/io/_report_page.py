@@ -117,7 +117,7 @@ def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
             yield (
                 f"Error below {baseline}",
                 f"{1 - row['mae'] / table.loc[baseline, 'mae']:.1%}",
-                f"{baseline} has {table.loc[baseline, 'mae']:.3f}",
+                f"{baseline} has {table.loc[baseline, 'mae']:.3f}; {better(judged, name, baseline):.0%} of genes lower",
             )
             break
     # Of the training mean, or of one sample, there is none.
@@ -140,6 +140,12 @@ def numbers(judged: AnnData, name: str) -> Iterator[tuple[str, str, str]]:
             f"{(judged.obs[PERCENTILE] > 99).mean():.0%}",
             "beyond 99 % of those held out by the fit",
         )
+
+
+def better(judged: AnnData, name: str, other: str) -> float:
+    """Return the share of genes with a lower error than another model's, of those that both infer."""
+    errors = judged.varm[gene_slot("mae")][[name, other]].dropna()
+    return float((errors[name] < errors[other]).mean())
 
 
 def sections(judged: AnnData, fitted: FittedModel, name: str, groupby: str | None) -> Iterator[Section]:

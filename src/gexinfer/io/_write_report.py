@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._record import FittedModel, records, to_uns
+from gexinfer._record import FittedModel, records, row_digests, to_uns
 from gexinfer._slots import (
     SIDES,
     SPLIT,
@@ -79,6 +79,9 @@ def write_report(
         The path does not end in `.html`, there are no samples to judge on, the model has seen them, they lack
         landmarks or targets, or values are NaN or inf.
 
+    TypeError
+        `model` is neither an AnnData nor a model.
+
     Warns
     -----
     UserWarning
@@ -94,6 +97,8 @@ def write_report(
     if groupby is not None:
         group_codes(adata.obs, groupby)
     models, name = models_of(adata, model, key)
+    if model is not None:
+        refuse_own_samples(adata, models[name], name)
     judged = held_out(adata, models, own=model is None)
     with steps("report", 4, show=progress) as advance:
         told = measure(judged, name, groupby, device, advance)
@@ -111,11 +116,26 @@ def models_of(
         name = model.method if key is None else key
         check_name(name, model.method)
         return {name: model}, name
+    if not isinstance(model, AnnData | None):
+        raise TypeError(
+            f"model={model!r} is a {type(model).__name__}; pass an AnnData that was fitted, or for a file "
+            "model=gexinfer.io.read_model(path)."
+        )
     models = records(adata if model is None else model)
     if key is not None:
         # Tells which there are.
         records(adata if model is None else model, key)
     return models, first_layer(models, None) if key is None else key
+
+
+def refuse_own_samples(adata: AnnData, fitted: FittedModel, name: str) -> None:
+    """Refuse to judge a model from elsewhere on what it was fitted on."""
+    seen = np.isin(row_digests(adata.obs_names), fitted.training_rows).sum()
+    if seen:
+        raise ValueError(
+            f"{seen:,} of the {adata.n_obs:,} samples were training or validation rows of {name!r}. With model= all "
+            "samples of adata are judged: pass others, or leave model= out where adata holds the model and its split."
+        )
 
 
 def held_out(adata: AnnData, models: Mapping[str, FittedModel], *, own: bool) -> AnnData:

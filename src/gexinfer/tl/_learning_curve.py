@@ -171,7 +171,7 @@ def checked_sizes(sizes: Sequence[int] | None, n: int) -> list[int]:
     """Return numbers of training rows, ascending."""
     if sizes is None:
         return sorted({max(n >> halvings, FEWEST_ROWS) for halvings in range(POINTS)})
-    found = list(sizes)
+    found = [sizes] if isinstance(sizes, int) else list(sizes)
     whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in found)
     if not found or not whole or not all(FEWEST_ROWS <= size <= n for size in found):
         raise ValueError(

@@ -36,8 +36,11 @@ def named_methods(
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]], argument: str = "methods"
 ) -> dict[str, dict[str, Any]]:
     """Return the options of each model, by its name."""
-    if isinstance(methods, str) or not methods:
-        raise ValueError(f"{argument}={methods!r} must be a list of methods, e.g. ['mean', 'ridge', 'kernel'].")
+    if isinstance(methods, str) or not methods or not all(isinstance(name, str) for name in methods):
+        raise ValueError(
+            f"{argument}={methods!r} must be a list of methods, e.g. ['mean', 'ridge', 'kernel'], or a mapping to "
+            "their options, e.g. {'ridge': {}, 'short': {'method': 'dgex', 'epochs': 10}}."
+        )
     if isinstance(methods, Mapping):
         return {name: dict(options) for name, options in methods.items()}
     return {name: {} for name in methods}
