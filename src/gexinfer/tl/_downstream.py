@@ -7,13 +7,12 @@ import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel, records
+from gexinfer._record import FittedModel
 from gexinfer._slots import (
     DOWNSTREAM,
     SPLIT,
     check_in_memory,
     check_unique,
-    layer_names,
     matrix,
     split_by,
     split_rows,
@@ -36,6 +35,7 @@ from gexinfer.tl._agreement import (
     versus_rest,
 )
 from gexinfer.tl._evaluate import check_truth, refuse_seen, refuse_stale
+from gexinfer.tl._predicted import all_predicted
 
 # What the column `values` says of rows that are about no model; `mean` is the prediction that nothing changes.
 LANDMARKS, MEASURED, MEAN = "landmarks", "measured", "mean"
@@ -189,14 +189,7 @@ def downstream(
 
 def comparable(adata: AnnData, key: str | Iterable[str] | None) -> dict[str, FittedModel]:
     """Return the models that are asked for, or those that have a layer, having refused those of different genes."""
-    models, there = records(adata, key), layer_names(adata)
-    if key is None:
-        models = {name: fitted for name, fitted in models.items() if name in there}
-    lacking = [name for name in models if name not in there]
-    if lacking or not models:
-        raise KeyError(
-            f"adata.layers has no predictions of {lacking or 'any model'}; run gexinfer.tl.predict(adata) first."
-        )
+    models = all_predicted(adata, key)
     if taken := {LANDMARKS, MEASURED} & set(models):
         raise ValueError(
             f"A model named {listed(sorted(taken))} could not be told from measured values in the table. Fit it again "

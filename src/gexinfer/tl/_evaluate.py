@@ -31,6 +31,7 @@ from gexinfer.engine.report import warn
 from gexinfer.engine.resampling import batches
 from gexinfer.methods import get_method
 from gexinfer.tl._cross_validate import cross_validate
+from gexinfer.tl._predicted import all_predicted
 from gexinfer.tl._scores import Scores, classes_of, scores
 from gexinfer.tl._tables import add_intervals, overall, pairs, resamples
 
@@ -152,7 +153,7 @@ def evaluate(
     """
     check_in_memory(adata)
     check_unique(adata)
-    models = records(adata, key)
+    models = all_predicted(adata, key) if cv is None else records(adata, key)
     columns = [groupby] if isinstance(groupby, str) else list(dict.fromkeys(groupby or []))
     if cv is not None:
         if columns:
@@ -162,14 +163,6 @@ def evaluate(
         table = cross_validate(adata, models, cv, spearman=spearman, rng=rng, device=device, progress=progress)
         warn_of_orders(table, models)
         return table
-    there = layer_names(adata)
-    if key is None:
-        models = {name: fitted for name, fitted in models.items() if name in there}
-    lacking = [name for name in models if name not in there]
-    if lacking or not models:
-        raise KeyError(
-            f"adata.layers has no predictions of {lacking or 'any model'}; run gexinfer.tl.predict(adata) first."
-        )
     test = split_rows(adata, "test")
     if len(test) == 0:
         raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")

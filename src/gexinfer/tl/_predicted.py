@@ -1,6 +1,8 @@
-"""The one model that a call is about."""
+"""The models that a call is about: those with predictions."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from anndata import AnnData
 
@@ -9,14 +11,22 @@ from gexinfer._record import FittedModel, records
 from gexinfer._slots import layer_names
 
 
+def all_predicted(adata: AnnData, key: str | Iterable[str] | None) -> dict[str, FittedModel]:
+    """Return the models that are asked for, all of which must have a layer, or those that have one."""
+    models, there = records(adata, key), layer_names(adata)
+    if key is None:
+        models = {name: fitted for name, fitted in models.items() if name in there}
+    lacking = [name for name in models if name not in there]
+    if lacking or not models:
+        raise KeyError(
+            f"adata.layers has no predictions of {lacking or 'any model'}; run gexinfer.tl.predict(adata) first."
+        )
+    return models
+
+
 def one_predicted(adata: AnnData, key: str | None) -> tuple[str, FittedModel]:
     """Return the model that is asked for, or the only one with predictions."""
-    models = {name: fitted for name, fitted in records(adata, key).items() if name in layer_names(adata)}
-    if not models:
-        raise KeyError(
-            f"adata.layers has no predictions of {repr(key) if key else 'any model'}; run gexinfer.tl.predict(adata) "
-            "first."
-        )
+    models = all_predicted(adata, key)
     if len(models) > 1:
         raise ValueError(
             f"adata.layers has predictions of several models, {listed(list(models))}; name one of them with key=."
