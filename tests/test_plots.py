@@ -153,7 +153,8 @@ def test_coverage(with_intervals):
     assert drawn(ax) > 5000
     ax = gx.pl.coverage(with_intervals, "knn", kind="source")
     groups = table.query("kind == 'source' and model == 'knn'").sort_values("coverage")
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == groups["part"].tolist()
+    names = [f"{part} ({n})" for part, n in groups[["part", "n_samples"]].to_numpy()]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == names
     assert ax.lines[0].get_linestyle() == "None"
     assert ax.get_ylim()[0] <= groups["coverage"].min()
     with pytest.raises(KeyError, match="no kind 'tissue'; it has 'all', 'genes by error'.*groupby="):
@@ -209,12 +210,16 @@ def test_gene(with_intervals):
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels[0] == f"{adata.obs['tissue'][test].nunique() - 8} others"
     assert len(labels) == 9
+    assert len({tuple(points.get_facecolor()[0]) for points in ax.collections if len(points.get_offsets())}) == 9
     assert labels[1] == adata.obs["tissue"][test].astype(str).value_counts(sort=True).index[0]
     assert sum(len(c.get_offsets()) for c in ax.collections) == test.sum()
     with pytest.raises(ValueError, match="does not infer .*, which is one of its landmarks; it infers"):
         gx.pl.gene(adata, adata.var_names[adata.var["landmark"]][0], "ridge")
-    with pytest.raises(KeyError, match="adata.var_names has no 'TP54'"):
-        gx.pl.gene(adata, "TP54", "ridge")
+    near = adata.var_names[0][:-1] + "#"
+    with pytest.raises(KeyError, match=f"adata.var_names has no '{near}'; .*Did you mean '"):
+        gx.pl.gene(adata, near, "ridge")
+    with pytest.raises(KeyError, match="adata.var_names has no '12345678'; it starts with .* more.\"?$"):
+        gx.pl.gene(adata, "12345678", "ridge")
     with pytest.raises(ValueError, match="several models.*name one of them with key="):
         gx.pl.gene(adata, name)
     # Samples in which the gene was not measured are left out.

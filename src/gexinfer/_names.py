@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,13 @@ def locate(wanted: Sequence[str], names: pd.Index) -> NDArray[np.intp]:
 def lacking(wanted: Sequence[str], names: pd.Index) -> list[str]:
     """Return the wanted genes that `names` does not hold."""
     return [gene for gene, place in zip(wanted, locate(wanted, names), strict=True) if place < 0]
+
+
+def meant(name: str, names: pd.Index) -> str:
+    """Return a question for a message, after a name that most resembles one that is not there; nothing without one."""
+    folded = {str(there).casefold(): there for there in names}
+    close = get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.75)
+    return f" Did you mean {str(folded[close[0]])!r}?" if close else ""
 
 
 def digests(texts: Iterable[str]) -> NDArray[np.uint64]:

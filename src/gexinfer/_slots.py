@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from gexinfer._names import digests, lacking, listed, locate
+from gexinfer._names import digests, lacking, listed, locate, meant
 from gexinfer.engine.blocks import Indices
 
 LANDMARK = "landmark"
@@ -177,7 +177,7 @@ def named_places(adata: AnnData, genes: str | Sequence[str], argument: str) -> I
     if absent:
         raise KeyError(
             f"{argument} names {len(absent):,} genes that adata.var_names does not hold: {listed(absent)}; "
-            f"var_names starts with {listed(adata.var_names, 3)}."
+            f"var_names starts with {listed(adata.var_names, 3)}.{meant(absent[0], adata.var_names)}"
         )
     found = locate(genes, adata.var_names)
     return found[np.sort(np.unique(found, return_index=True)[1])]

@@ -77,7 +77,10 @@ def coverage(
         ax.axhline(level, color="0.3", linestyle=":", linewidth=1, label=f"asked for ({level:g})")
     low = min(float(values.min().min()), float(table["level"].min()))
     ax.set_ylim(max(low - 0.05, 0), 1)
-    ax.set_xticks(np.arange(len(values)), values.index, rotation=0 if kind in LABELS else 90)
+    # Of few samples a share says little.
+    sizes = table.drop_duplicates("part").set_index("part")["n_samples"]
+    names = values.index if kind in LABELS else [f"{part} ({sizes[part]})" for part in values.index]
+    ax.set_xticks(np.arange(len(values)), names, rotation=0 if kind in LABELS else 90)
     ax.legend(fontsize=FONT - 1, frameon=False)
     dress(ax, LABELS.get(kind, kind), "share of values in their interval")
     if kind not in LABELS and len(values) > 16:

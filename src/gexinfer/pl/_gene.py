@@ -5,7 +5,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from gexinfer._names import lacking, listed, locate
+from gexinfer._names import lacking, listed, locate, meant
 from gexinfer._record import FittedModel
 from gexinfer._slots import SPLIT, group_codes, layer_names, matrix, split_rows
 from gexinfer.engine.blocks import Wide, dense, in_row_order
@@ -88,7 +88,8 @@ def gene(
 def inferred_column(adata: AnnData, gene: str, fitted: FittedModel, name: str) -> int:
     """Return where an inferred gene stands in `var`."""
     if lacking([gene], adata.var_names):
-        raise KeyError(f"adata.var_names has no {gene!r}; it starts with {listed(adata.var_names, 3)}.")
+        start = listed(adata.var_names, 3)
+        raise KeyError(f"adata.var_names has no {gene!r}; it starts with {start}.{meant(gene, adata.var_names)}")
     if lacking([gene], pd.Index(fitted.targets)):
         measured = not lacking([gene], pd.Index(fitted.landmarks))
         raise ValueError(

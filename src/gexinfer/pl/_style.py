@@ -55,8 +55,10 @@ def legend_below(ax: Axes, *, columns: int = 2, title: str | None = None, marker
 
 
 def colours(count: int) -> list[tuple[float, float, float]]:
-    """Return colours that colour-blind readers can tell apart."""
-    return list(sns.color_palette("colorblind", count))
+    """Return colours that colour-blind readers can tell apart; after nine they begin again."""
+    # Without the palette's grey: that is what others and reference lines are drawn in.
+    palette = [colour for colour in sns.color_palette("colorblind") if len(set(colour)) > 1]
+    return [palette[i % len(palette)] for i in range(count)]
 
 
 def plain_ticks(axis: Axis, ticks: Sequence[float]) -> None:

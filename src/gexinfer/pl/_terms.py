@@ -47,8 +47,8 @@ def terms(adata: AnnData, key: str | None = None, *, ax: Axes | None = None) -> 
     (curves,) = found.values()
     ax = new_axes()[0] if ax is None else ax
     for i, ((name, values), colour) in enumerate(zip(curves.items(), colours(len(curves)), strict=True)):
-        # Ten colours, then the same ones in other dashes.
-        style = DASHES[(i + i // 10) % len(DASHES)]
+        # Nine colours, then the same ones in other dashes.
+        style = DASHES[i % len(DASHES)]
         ax.plot(np.arange(1, len(values) + 1), values, color=colour, linestyle=style, label=name, linewidth=1.2)
     if all((values > 0).all() for values in curves.values()):
         ax.set_yscale("log")
