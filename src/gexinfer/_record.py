@@ -230,11 +230,12 @@ class FittedModel:
 
     def std_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
         """Yield the standard deviation of what `predict_blocks` infers, in units of the data."""
-        std, sizes = get_method(self.method).std, deque[int]()
-        if std is None:
-            raise ValueError(f"A model of method={self.method!r} has no standard deviation.")
+        method, sizes = get_method(self.method), deque[int]()
+        if method.std is None or not method.has_std(self.config):
+            remedy = " Fit it with n_members=5." if method.by_epochs else ""
+            raise ValueError(f"This model of method={self.method!r} has no standard deviation.{remedy}")
         unit = np.where(self.target_scale.sd > 0, self.target_scale.unit, 0)
-        for block in std(self.model, self.config, self.whole(self.padded(blocks, sizes), deque()), device):
+        for block in method.std(self.model, self.config, self.whole(self.padded(blocks, sizes), deque()), device):
             yield (block[: sizes.popleft()] * unit).astype(np.float32)
 
     def params(self) -> dict[str, Any]:

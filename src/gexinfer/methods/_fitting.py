@@ -14,10 +14,11 @@ from torch import Tensor
 
 from gexinfer.engine.blocks import Indices, Pairs
 from gexinfer.engine.device import fast_products, pick_device
-from gexinfer.engine.loop import Plan, Trained, train
+from gexinfer.engine.loop import Plan, Trained, seed_of, train
 from gexinfer.engine.processes import join
 from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Model, Start, Task
+from gexinfer.methods._ensemble import Ensemble
 from gexinfer.methods._perceptron import Perceptron, output_of
 from gexinfer.methods._trunks import STRUCTURED, structure
 
@@ -116,10 +117,18 @@ def learn(
     """Train the network of some targets."""
     training, validation = task.train.only(targets), task.validation.only(targets)
     n_in, n_out = training.n_landmarks, training.n_targets
-    drawn = network.drawn(config, n_in, n_out, torch.Generator().manual_seed(seed))
+    drawn = [
+        network.drawn(config, n_in, n_out, torch.Generator().manual_seed(of_one))
+        for of_one in member_seeds(seed, config.n_members)
+    ]
     if task.start is not None:
-        drawn = begun(drawn, network.others, task.start, targets, b)
-    learning = network.learning(config, drawn, {name: torch.from_numpy(a) for name, a in fixed.items()}, device)
+        drawn = [begun(own, network.others, task.start, targets, b, m) for m, own in enumerate(drawn)]
+    there = {name: torch.from_numpy(a) for name, a in fixed.items()}
+    learning = (
+        network.learning(config, drawn[0], there, device)
+        if len(drawn) == 1
+        else Ensemble.learning(network, config, drawn, there, device)
+    )
     plan = Plan(
         learning.players(),
         config.epochs,
@@ -134,6 +143,11 @@ def learn(
     test = None if task.run.test is None else Pairs(task.run.test, task.train.scale).only(targets)
     found = train(learning, plan, training, validation, task.run, task.unlabeled, test)
     return replace(found, parameters=learning.learned(found.parameters))
+
+
+def member_seeds(seed: int, n: int) -> list[int]:
+    """Return the seeds of the members' first weights; the first is that of a network alone."""
+    return [seed, *(seed_of(seed, 0, m) for m in range(1, n))]
 
 
 def assigned(task: Task, config: Any) -> Indices:
@@ -177,13 +191,14 @@ def structure_of(start: Start) -> dict[str, Indices]:
 
 
 def begun(
-    drawn: Mapping[str, Tensor], others: tuple[str, ...], start: Start, targets: Indices, b: int
+    drawn: Mapping[str, Tensor], others: tuple[str, ...], start: Start, targets: Indices, b: int, m: int
 ) -> dict[str, Tensor]:
-    """Return another model's network b for our genes; a new landmark has no weight yet, a new target those drawn.
+    """Return another model's network b, of an ensemble its member m, for our genes.
 
-    The weights work on standardised genes as they did, so that moments of the new rows take the place of the old: a
-    shift of all samples, as between two studies, is taken up at once. Kept in units of the data, the network would have
-    to unlearn it, and mostly ended worse than one from scratch. Whoever learns beside it begins anew.
+    A new landmark has no weight yet, a new target those drawn. The weights work on standardised genes as they did, so
+    that moments of the new rows take the place of the old: a shift of all samples, as between two studies, is taken up
+    at once. Kept in units of the data, the network would have to unlearn it, and mostly ended worse than one from
+    scratch. Whoever learns beside it begins anew.
     """
     place_in = np.full(len(start.model.arrays["block"]), -1)
     own = np.flatnonzero(start.model.arrays["block"] == b)
@@ -196,7 +211,8 @@ def begun(
     for name, fresh in drawn.items():
         if name.startswith(others):
             continue
-        old = torch.from_numpy(start.model.arrays[f"{b}.{name}"])
+        stored = start.model.arrays[f"{b}.{name}"]
+        old = torch.from_numpy(stored[m] if start.config.n_members > 1 else stored)
         rows = name.startswith((f"{last}.", "skip."))
         if fresh.ndim != 2 or not sees_landmarks(name, start.config.trunk):
             new[name] = fresh.clone() if rows else old.clone()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gexinfer.engine.blocks import Float, Indices
 from gexinfer.engine.device import pick_device
 from gexinfer.methods._contract import Model
+from gexinfer.methods._ensemble import Ensemble
 from gexinfer.methods._fitting import fit
 from gexinfer.methods._options import MODERN, SHAPE, SPACE, NetworkOptions, by_recipe
 from gexinfer.methods._perceptron import ACTIVATIONS, Perceptron, of_length
@@ -28,30 +30,45 @@ __all__ = [
     "infer",
     "jacobian",
     "of_length",
+    "std",
 ]
 
 
-def networks_of(model: Model, config: Any, there: torch.device) -> list[tuple[Indices, Perceptron]]:
-    """Return the networks of a model, each with the targets that it infers."""
+def networks_of(model: Model, config: Any, there: torch.device) -> list[tuple[Indices, Perceptron | Ensemble]]:
+    """Return the networks of a model, or ensembles of them, each with the targets that it infers."""
     assigned = model.arrays["block"]
     fixed = {n: torch.from_numpy(model.arrays[n]).to(there) for n in ("order", "neighbours") if n in model.arrays}
     networks = []
     for b in range(config.target_blocks):
         own = {n.removeprefix(f"{b}."): a for n, a in model.arrays.items() if n.startswith(f"{b}.")}
         weights = {n: torch.from_numpy(a).to(there) for n, a in own.items() if not n.startswith("history.")}
-        networks.append((np.flatnonzero(assigned == b), Perceptron(config, weights, fixed)))
+        several = config.n_members > 1
+        network = Ensemble(Perceptron, config, weights, fixed) if several else Perceptron(config, weights, fixed)
+        networks.append((np.flatnonzero(assigned == b), network))
     return networks
 
 
-@torch.no_grad()
 def infer(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:
+    return of_targets(model, config, blocks, device, lambda network, x: network.infer(x))
+
+
+def std(model: Model, config: Any, blocks: Iterable[Float], device: str) -> Iterator[Float]:
+    """Yield how far the members of ensembles are apart."""
+    return of_targets(model, config, blocks, device, lambda network, x: network.std(x))
+
+
+@torch.no_grad()
+def of_targets(
+    model: Model, config: Any, blocks: Iterable[Float], device: str, told: Callable[[Any, Tensor], Tensor]
+) -> Iterator[Float]:
+    """Yield what the networks tell of their targets in each block of landmarks."""
     there = pick_device(device.split(",")[0])
     networks = networks_of(model, config, there)
     for x in blocks:
         out = np.empty((len(x), len(model.arrays["block"])), np.float32)
         on_device = torch.from_numpy(x).to(there)
         for targets, network in networks:
-            out[:, targets] = network.infer(on_device).cpu().numpy()
+            out[:, targets] = told(network, on_device).cpu().numpy()
         yield out
 
 
@@ -70,6 +87,5 @@ def hidden(model: Model, config: Any, blocks: Iterable[Float], device: str) -> I
     there = pick_device(device.split(",")[0])
     networks = networks_of(model, config, there)
     for x in blocks:
-        landmarks = x.shape[1] if config.trunk == "dense" else 0
         on_device = torch.from_numpy(x).to(there)
-        yield [network.seen(on_device)[:, landmarks:].cpu().numpy() for _, network in networks]
+        yield [network.units(on_device).cpu().numpy() for _, network in networks]

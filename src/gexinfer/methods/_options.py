@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from gexinfer.methods._trunks import LAYERS, STRUCTURED
 
 # What the model to start from decides, of every network.
-SHAPE = ("trunk", "structure", "layers", "hidden", "activation", "layer_norm", "skip", "target_blocks")
+SHAPE = ("trunk", "structure", "layers", "hidden", "activation", "layer_norm", "skip", "target_blocks", "n_members")
 
 
 # What the modern recipes of all networks share. It was found for `dgex`, by benchmarks/search_recipe.py.
@@ -79,6 +79,9 @@ class NetworkOptions:
     # So many networks, each for its share of the targets.
     target_blocks: int = 1
     block_by: Literal["random", "clusters"] = "random"
+    # So many networks for the same targets, which differ in their first weights, noise and dropout: their mean is
+    # inferred, and how far they are apart is their standard deviation.
+    n_members: int = 1
 
     def __post_init__(self) -> None:
         recipe = dict(self.recipes[self.recipe])
@@ -95,7 +98,7 @@ class NetworkOptions:
                 object.__setattr__(self, option.name, recipe[option.name])
         if self.structure == "random" and trunk not in STRUCTURED:
             raise ValueError(f"structure='random' is for trunk='conv1d' and 'graph'; trunk={trunk!r} has none.")
-        for name in ("layers", "hidden", "epochs", "batch_size", "target_blocks"):
+        for name in ("layers", "hidden", "epochs", "batch_size", "target_blocks", "n_members"):
             self.at_least_one(name)
         for name in ("dropout", "ema"):
             self.a_share(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ class Perceptron:
 
     # Players beside the one that infers: what their parameters' names begin with.
     others: tuple[str, ...] = ()
+    # Whether its loss is a mean over the entries of (..., rows, targets) alone, so that `forward` and `loss` serve for
+    # all members of an ensemble in one go, whose parameters, landmarks and targets have a leading axis.
+    at_once: ClassVar[bool] = False
 
     def __init__(self, config: Any, parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor]):
         self.config = config
@@ -80,7 +83,7 @@ class Perceptron:
         parameters = dict(drawn)
         if config.weight_norm:
             for name in linear_layers(drawn):
-                parameters[f"{name}.length"] = drawn[f"{name}.weight"].norm(dim=1)
+                parameters[f"{name}.length"] = drawn[f"{name}.weight"].norm(dim=-1)
         there = {name: p.detach().to(device, copy=True).requires_grad_() for name, p in parameters.items()}
         return cls(config, there, {name: t.to(device) for name, t in fixed.items()})
 
@@ -116,7 +119,7 @@ class Perceptron:
         def layer(i: int, h: Tensor) -> Tensor:
             h = linear(h, self.weight(f"{i}"), p[f"{i}.bias"])
             if config.layer_norm:
-                h = F.layer_norm(h, h.shape[-1:], p[f"{i}.norm.weight"], p[f"{i}.norm.bias"])
+                h = layer_norm(h, p[f"{i}.norm.weight"], p[f"{i}.norm.bias"])
             h = activation(h)
             if generator is not None and config.dropout:
                 kept = torch.empty_like(h).bernoulli_(1 - config.dropout, generator=generator)
@@ -148,6 +151,10 @@ class Perceptron:
     def infer(self, x: Tensor) -> Tensor:
         return self.forward(x, generator=None)
 
+    def units(self, x: Tensor) -> Tensor:
+        """Return the hidden units that the output layer sees."""
+        return self.seen(x)[:, x.shape[1] if self.config.trunk == "dense" else 0 :]
+
     def prepare(self, player: str) -> None:
         """Nothing is to be done before a step."""
 
@@ -175,7 +182,14 @@ class Perceptron:
 
 def of_length(weight: Tensor, length: Tensor) -> Tensor:
     """Return weights of these directions, whose length for each unit is learned apart."""
-    return weight * (length / weight.norm(dim=1).clamp_min(1e-12))[:, None]
+    return weight * (length / weight.norm(dim=-1).clamp_min(1e-12))[..., None]
+
+
+def layer_norm(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return units normalised within each row; of several members, each with its own weight and bias."""
+    if weight.ndim == 1:
+        return F.layer_norm(h, h.shape[-1:], weight, bias)
+    return F.layer_norm(h, h.shape[-1:]) * weight[:, None] + bias[:, None]
 
 
 def output_of(config: Any) -> str:
@@ -191,8 +205,10 @@ def linear_layers(parameters: Mapping[str, Any]) -> list[str]:
 
 def optimiser_of(config: Any, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
     """Return the optimiser, which for `sgd` is the D-GEX paper's: momentum, and a threefold rate after one layer."""
-    weights = [p for p in parameters.values() if p.ndim > 1]
-    others = [p for p in parameters.values() if p.ndim == 1]
+    # Of an ensemble all have a leading axis.
+    of_vectors = 1 if config.n_members == 1 else 2
+    weights = [p for p in parameters.values() if p.ndim > of_vectors]
+    others = [p for p in parameters.values() if p.ndim == of_vectors]
     groups: list[dict[str, Any]] = [
         {"params": weights[:1]},
         {"params": weights[1:], "lr": (3 if config.optimiser == "sgd" else 1) * config.learning_rate},

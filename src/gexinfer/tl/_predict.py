@@ -101,7 +101,8 @@ def predict(
         Leave out inferred genes that are not trusted, as `gexinfer.tl.trust` found on test rows of the reference: NaN
         in a layer, not there in a new object unless another model trusts them.
     std
-        Write the standard deviation of each inferred value, too. `kernel` knows it.
+        Write the standard deviation of each inferred value, too. `kernel` knows it, and networks with `n_members`, of
+        which it is that over the members: how much of a value hangs on chance in training.
     interval
         Write the bounds that hold a measured value with this probability, such as .9, too. They follow from the errors
         on validation rows.
@@ -341,12 +342,13 @@ def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
 
 def check_std(models: Mapping[str, FittedModel]) -> None:
     """Refuse to give a standard deviation that a method does not know."""
-    without = [name for name, fitted in models.items() if get_method(fitted.method).std is None]
+    without = [name for name, fitted in models.items() if not get_method(fitted.method).has_std(fitted.config)]
     if without:
-        having = [name for name in METHODS if get_method(name).std]
+        having = [method for method in map(get_method, METHODS) if method.std]
+        always, networks = ([m.name for m in having if m.by_epochs == by_epochs] for by_epochs in (False, True))
         raise ValueError(
-            f"std=True: {listed(without)} has no standard deviation; models of method={listed(having)} have one. "
-            "Name them with key=."
+            f"std=True: {listed(without)} has no standard deviation; models of method={listed(always)} have one, and "
+            f"of method={listed(networks)} those fitted with n_members=5. Name them with key=."
         )
 
 
