@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from gexinfer.methods import _fitting, get_method
 from gexinfer.methods._ensemble import Ensemble
 from gexinfer.methods._fitting import member_seeds
 from gexinfer.methods.dgex import DGEX, Regression
+from gexinfer.tl import _held_out
 
 NETWORKS = ("dgex", "ggan", "semigan")
 # Nothing drawn at random but the first weights.
@@ -258,3 +260,63 @@ def test_the_memory_of_all_members_is_told(small, capsys):
 def test_an_ensemble_of_none(small):
     with pytest.raises(ValueError, match="n_members=0 must be at least 1"):
         gx.tl.fit(small, "dgex", n_members=0)
+
+
+def test_intervals_grow_where_members_are_apart(small, monkeypatch):
+    """By hand: the root of a sample's novelty, times how far they are apart beside the gene and the sample's usual."""
+    monkeypatch.setattr(_held_out, "MOST_ROWS", 30)  # of 36
+    fitted = fit(small, n_members=3, target_blocks=2)
+    gx.tl.predict(small, interval=0.9, progress=False)
+    picks = np.unique(np.linspace(0, 35, 30).astype(int))
+    factor, error = {}, {}
+    for side in ("validation", "all"):
+        part = small if side == "all" else small[small.obs["split"] == side][picks]
+        X = standardised_landmarks(part, fitted)
+        each = np.stack([inferred_alone(fitted, m, X) for m in range(3)])
+        variance = each.var(0, ddof=1)
+        share = variance / variance.mean(1, keepdims=True)
+        if side == "validation":
+            usual = share.mean(0)
+        novelty = part.obs["gexinfer_novelty"].to_numpy()
+        factor[side] = np.sqrt(novelty[:, None] * (2 * share / usual + 16) / 18)
+        truth = fitted.target_scale.standardise(np.asarray(part[:, list(fitted.targets)].X))
+        error[side] = np.abs(each.mean(0) - truth)
+    rank = int(np.ceil(0.9 * 31 - 1e-9))
+    widths = np.sort(error["validation"] / factor["validation"], axis=0)[rank - 1] * fitted.target_scale.unit
+    upper, middle = (small[:, list(fitted.targets)].layers[name] for name in ("dgex_upper", "dgex"))
+    np.testing.assert_allclose(upper - middle, factor["all"] * widths, rtol=4e-3, atol=1e-5)
+    # Only where they are to grow.
+    gx.tl.predict(small, interval=0.9, interval_scaled=False, progress=False)
+    lower = small[:, list(fitted.targets)].layers["dgex_lower"]
+    np.testing.assert_allclose(np.ptp(small[:, list(fitted.targets)].layers["dgex"] - lower, axis=0), 0, atol=1e-5)
+
+
+def test_intervals_of_an_ensemble_are_the_same_of_a_lazy_query(small):
+    fit(small, n_members=2)
+    lazy = small.copy()
+    lazy.X = da.from_array(np.asarray(small.X), chunks=(100, 50))
+    for adata in (small, lazy):
+        gx.tl.predict(adata, small, interval=0.9, std=True, progress=False)
+    for name in ("dgex", "dgex_std", "dgex_lower", "dgex_upper"):
+        np.testing.assert_array_equal(lazy.layers[name].compute(), small.layers[name])
+
+
+def test_intervals_of_an_ensemble_hold_of_values_on_which_it_is_apart(bulk_once):
+    adata = bulk_once.copy()
+    gx.pp.landmarks(adata)
+    rng = np.random.default_rng(0)
+    targets = rng.choice(np.flatnonzero(~adata.var["landmark"]), 300, replace=False)
+    adata = adata[:, np.sort(np.r_[np.flatnonzero(adata.var["landmark"]), targets])].copy()
+    gx.pp.split(adata)
+    fitted = fit(adata, n_members=5, hidden=100, epochs=15)
+    gx.tl.predict(adata, interval=0.9, std=True, progress=False)
+    table = gx.tl.coverage(adata)
+    assert table.set_index("kind").loc["all", "coverage"] == pytest.approx(0.9, abs=0.02)
+    of_novelty = table.query("kind == 'samples by novelty'")["coverage"]
+    assert of_novelty.max() - of_novelty.min() < 0.06
+    test = adata[adata.obs["split"] == "test", list(fitted.targets)]
+    held = (test.layers["dgex_lower"] <= test.X) & (test.layers["dgex_upper"] >= test.X)
+    # By how far apart the members are on a value, among those of its gene.
+    tenths = np.argsort(np.argsort(test.layers["dgex_std"], axis=0), axis=0) * 10 // len(test)
+    of_spread = [held[tenths == i].mean() for i in range(10)]
+    assert max(of_spread) - min(of_spread) < 0.05

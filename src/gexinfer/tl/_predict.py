@@ -107,8 +107,8 @@ def predict(
         Write the bounds that hold a measured value with this probability, such as .9, too. They follow from the errors
         on validation rows.
     interval_scaled
-        Let intervals grow with the square root of a sample's novelty, as errors do. Else those of one gene are as wide
-        for every sample.
+        Let intervals grow with the square root of a sample's novelty, as errors do, and of an ensemble with how far its
+        members are apart on a value. Else those of one gene are as wide for every sample.
     dtype
         What a zarr store holds: `"float16"` keeps 11 significant bits in half the space.
     device
@@ -383,11 +383,11 @@ def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advan
     values, share, novelty = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
     bounds = [np.empty_like(values) for _ in BOUNDS if query.interval is not None]
     lacked, places, single, start = ~query.there, query.places(names), 0, 0
-    for block in query.infer(source, names):
+    for block, spread in zip(query.infer(source, names), query.spreads(source), strict=False):
         rows = slice(start, start + len(block.values))
         values[rows], share[rows], novelty[rows] = block.values, block.missing.mean(axis=1), query.novelty(block)
         if query.interval is not None:
-            half = at_targets(query.interval.of(novelty[rows]), places, len(names))
+            half = at_targets(query.interval.of(novelty[rows], spread), places, len(names))
             bounds[0][rows], bounds[1][rows] = block.values - half, block.values + half
         lacked |= block.missing.any(axis=0)
         single += int((block.missing[:, query.there]).any(axis=1).sum())
