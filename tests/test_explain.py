@@ -34,7 +34,7 @@ def doubled(**options) -> Regression:
 @pytest.mark.parametrize("trunk", TRUNK_NAMES)
 def test_slopes_of_every_trunk_are_those_of_autograd(trunk, activation, monkeypatch):
     # So few tangents at a time that they come in several chunks.
-    monkeypatch.setattr("gexinfer.methods._networks.TANGENTS", 2000)
+    monkeypatch.setattr("gexinfer.methods._perceptron.TANGENTS", 2000)
     made = doubled(trunk=trunk, activation=activation, layer_norm=True, layers=2)
     # mixed() makes its neighbours' matrix in torch's default precision.
     torch.set_default_dtype(torch.float64)

@@ -22,7 +22,7 @@ from gexinfer.engine.feed import shuffled
 from gexinfer.engine.loop import Step
 from gexinfer.engine.schedules import SCHEDULES
 from gexinfer.methods._adversarial import LOSSES, Discriminator, gradient_penalty, signs
-from gexinfer.methods._networks import Perceptron, optimiser_of
+from gexinfer.methods._perceptron import Perceptron, optimiser_of
 from gexinfer.methods.ggan import GGAN, Conditional
 from gexinfer.methods.semigan import Cooperating, SemiGAN
 
@@ -134,7 +134,7 @@ def test_without_the_other_terms_it_is_plain_l1_training_bit_for_bit(small):
         return true(network, plan, training, validation, run, *others)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("gexinfer.methods._networks.train", spy)
+        patched.setattr("gexinfer.methods._fitting.train", spy)
         gx.tl.fit(small, "ggan", key_added="again", progress=False, **options)
     seed = task["plan"].seed
     X, Y = (torch.from_numpy(a) for a in task["training"].arrays())

@@ -364,6 +364,8 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(small, monkeypatch):
         ("dgex", {"recipe": "paper"}),
         ("dgex", {"ema": 0.9, "trunk": "graph"}),
         ("dgex", {"target_blocks": 2, "layers": 2}),
+        ("dgex", {"n_members": 3, "ema": 0.9, "weight_norm": True}),
+        ("ggan", {"n_members": 2}),
         ("ggan", {"keep_discriminator": True, "adversarial": "wasserstein"}),
         ("semigan", {"keep_discriminator": True, "unlabeled": "other", "ema": 0.9}),
     ],
@@ -564,9 +566,10 @@ warnings.simplefilter("error")
 adata = ad.read_h5ad(sys.argv[1])
 other = adata[:, adata.var["landmark"]].copy()
 told = []
-for method, options in (("ggan", {"adversarial": "hinge"}), ("semigan", {"unlabeled": other})):
-    gx.tl.fit(adata, method, epochs=3, hidden=16, batch_size=167, device="cpu", keep_discriminator=True,
-              progress=False, **options)
+kept = {"keep_discriminator": True}
+for method, options in (("ggan", {"adversarial": "hinge", **kept}), ("semigan", {"unlabeled": other, **kept}),
+                        ("dgex", {"n_members": 2})):
+    gx.tl.fit(adata, method, epochs=3, hidden=16, batch_size=167, device="cpu", progress=False, **options)
     arrays = records(adata)[method].model.arrays
     told.append(hashlib.sha256(b"".join(np.ascontiguousarray(arrays[n]).tobytes() for n in sorted(arrays))).hexdigest())
 with open(f"{sys.argv[2]}/{os.environ['RANK']}", "w") as file:
@@ -574,7 +577,7 @@ with open(f"{sys.argv[2]}/{os.environ['RANK']}", "w") as file:
 """
 
 
-def test_two_processes_have_one_gan(small, tmp_path):
+def test_two_processes_have_one_gan_and_one_ensemble(small, tmp_path):
     """Of 168 rows in batches of 167 the last has one, so that one process has none."""
     small.write_h5ad(tmp_path / "a.h5ad")
     (tmp_path / "script.py").write_text(TOGETHER)
@@ -594,6 +597,7 @@ def test_two_processes_have_one_gan(small, tmp_path):
     [
         ("dgex", {"trunk": "conv1d"}),
         ("dgex", {"trunk": "graph", "weight_norm": True}),
+        ("dgex", {"trunk": "dense", "n_members": 2}),
         ("ggan", {}),
         ("ggan", {"adversarial": "wasserstein"}),
         ("semigan", {"unlabeled": "other"}),
@@ -622,11 +626,12 @@ def test_a_process_without_a_row_does_not_halt_the_others():
     assert network.parameters["w"].grad == 0
 
 
-def test_the_gradient_in_kept_memory_is_the_gradient(monkeypatch):
+@pytest.mark.parametrize("members", [(), (3,)])
+def test_the_gradient_in_kept_memory_is_the_gradient(monkeypatch, members):
     monkeypatch.setattr(linear, "LARGE", 1)
     generator = torch.Generator().manual_seed(0)
     weight, bias, x, target = (
-        torch.randn(shape, generator=generator).requires_grad_() for shape in ((7, 5), (7,), (4, 5), (4, 7))
+        torch.randn(*members, *shape, generator=generator).requires_grad_() for shape in ((7, 5), (7,), (4, 5), (4, 7))
     )
     for _ in range(2):  # the second time in the same memory, which holds the first's
         for tensor in (weight, bias, x):
@@ -636,10 +641,10 @@ def test_the_gradient_in_kept_memory_is_the_gradient(monkeypatch):
         # A second use adds up.
         linear.linear(2 * x.detach(), weight, bias).sum().backward()
         w, b, z = (tensor.detach().clone().requires_grad_() for tensor in (weight, bias, x))
-        torch.tanh(z @ w.t() + b).mul(target).sum().backward()
-        (2 * z.detach() @ w.t() + b).sum().backward()
+        torch.tanh(z @ w.mT + b[..., None, :]).mul(target).sum().backward()
+        (2 * z.detach() @ w.mT + b[..., None, :]).sum().backward()
         torch.testing.assert_close(
-            (made, weight.grad, bias.grad, x.grad), (torch.tanh(z @ w.t() + b), w.grad, b.grad, z.grad)
+            (made, weight.grad, bias.grad, x.grad), (torch.tanh(z @ w.mT + b[..., None, :]), w.grad, b.grad, z.grad)
         )
         place = weight.grad.data_ptr()
     weight.grad = None

@@ -70,6 +70,11 @@ class FittedModel:
         """Whether the model contains training samples, which identify people."""
         return get_method(self.method).holds_samples
 
+    @property
+    def n_members(self) -> int:
+        """How many networks infer the same targets; 1 where there is no ensemble."""
+        return getattr(self.config, "n_members", 1)
+
     @cached_property
     def gaussian(self) -> Gaussian:
         """The landmarks of the training rows as one Gaussian."""
@@ -230,12 +235,18 @@ class FittedModel:
 
     def std_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
         """Yield the standard deviation of what `predict_blocks` infers, in units of the data."""
-        std, sizes = get_method(self.method).std, deque[int]()
-        if std is None:
-            raise ValueError(f"A model of method={self.method!r} has no standard deviation.")
         unit = np.where(self.target_scale.sd > 0, self.target_scale.unit, 0)
-        for block in std(self.model, self.config, self.whole(self.padded(blocks, sizes), deque()), device):
-            yield (block[: sizes.popleft()] * unit).astype(np.float32)
+        for block in self.standardised_std_blocks(blocks, device=device):
+            yield (block * unit).astype(np.float32)
+
+    def standardised_std_blocks(self, blocks: Iterable[NDArray[np.floating]], *, device: str) -> Iterator[Float]:
+        """Yield the standard deviation of what `predict_blocks` infers, in units of the training rows'."""
+        method, sizes = get_method(self.method), deque[int]()
+        if method.std is None or not method.has_std(self.config):
+            remedy = " Fit it with n_members=5." if method.by_epochs else ""
+            raise ValueError(f"This model of method={self.method!r} has no standard deviation.{remedy}")
+        for block in method.std(self.model, self.config, self.whole(self.padded(blocks, sizes), deque()), device):
+            yield block[: sizes.popleft()]
 
     def params(self) -> dict[str, Any]:
         """Return plain scalars for people to read."""

@@ -57,6 +57,8 @@ class Loss:
 
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    # So many networks' losses are added up in the total; what is told is their mean.
+    networks: int = 1
 
 
 class Network(Protocol):
@@ -349,7 +351,7 @@ class Training:
                         loss = self.network.loss(player.name, step.part(part))
                     if n:
                         (loss.total * n / of).backward()
-                    terms = {self.loss_of(player): loss.total, **loss.terms}
+                    terms = {self.loss_of(player): loss.total / loss.networks, **loss.terms}
                     for name, term in terms.items():
                         # A mean over no row is NaN.
                         value = term.detach().float() * n / of if n else torch.zeros((), device=x.device)

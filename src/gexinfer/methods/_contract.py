@@ -71,7 +71,7 @@ class Method:
     products: bool = False
     # The model is made of training samples: sharing it shares people's expression profiles.
     holds_samples: bool = False
-    # Standard deviation of what `predict` yields, in the same form.
+    # Standard deviation of what `predict` yields, in the same form; of networks, of ensembles alone.
     std: Callable[[Model, Any, Iterable[Float], str], Iterator[Float]] | None = None
     # The most similar training samples of each row: (rows, SIMILAR) their places and their weights, the largest first.
     similar: Callable[[Model, Any, Iterable[Float], str], Iterator[tuple[Indices, Float]]] | None = None
@@ -92,6 +92,10 @@ class Method:
     takes_unlabeled: bool = False
     # What is worth tuning, as `tl.tune` takes it: a list of values, or the lowest and the highest, and "log".
     space: Mapping[str, Any] = field(default_factory=dict)
+
+    def has_std(self, config: Any) -> bool:
+        """Whether a model that was fitted with these options knows the standard deviation of what it infers."""
+        return self.std is not None and (not self.by_epochs or config.n_members > 1)
 
 
 def configure(method: Method, options: Mapping[str, Any]) -> Any:

@@ -40,7 +40,7 @@ def mlp(layer: Layer, x: Tensor, layers: int) -> Tensor:
 def dense(layer: Layer, x: Tensor, layers: int) -> Tensor:
     """Each layer, and the output, sees the landmarks and all layers before it."""
     for i in range(layers):
-        x = torch.cat([x, layer(i, x)], 1)
+        x = torch.cat([x, layer(i, x)], -1)
     return x
 
 

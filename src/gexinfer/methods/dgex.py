@@ -23,6 +23,7 @@ from gexinfer.methods._networks import (
     hidden,
     infer,
     jacobian,
+    std,
 )
 from gexinfer.methods._trunks import LAYERS
 
@@ -80,10 +81,12 @@ class DGEX(NetworkOptions):
 class Regression(Perceptron):
     """A network that learns from the error of what it infers, and nothing else."""
 
+    at_once = True
+
     def loss(self, player: str, step: Step) -> Loss:
         # Summed over targets, averaged over samples: the scale for which the paper's learning rates were chosen.
         inferred = self.forward(step.x, step.generator).float()
-        return Loss(LOSSES[self.config.loss](inferred, step.y) * step.y.shape[1])
+        return Loss(LOSSES[self.config.loss](inferred, step.y) * step.y.shape[-1])
 
 
 METHOD = Method(
@@ -91,6 +94,7 @@ METHOD = Method(
     DGEX,
     partial(fit, Regression, "dgex"),
     infer,
+    std=std,
     jacobian=jacobian,
     hidden=hidden,
     by_epochs=True,

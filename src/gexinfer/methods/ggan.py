@@ -23,7 +23,7 @@ from gexinfer.methods._adversarial import (
     spread,
 )
 from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian
+from gexinfer.methods._networks import SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian, std
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Wang et al. 2018; Adam, least squares and weight normalisation from a re-implementation. Learning rates, the size
@@ -132,6 +132,7 @@ METHOD = Method(
     GGAN,
     partial(fit, Conditional, "ggan"),
     infer,
+    std=std,
     jacobian=jacobian,
     hidden=hidden,
     by_epochs=True,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gexinfer.engine.loop import Loss, Player, Step
 from gexinfer.methods._adversarial import JUDGE, MODERN_GAN, Adversarial, AdversarialOptions, Discriminator, spread
 from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import ACTIVATIONS, SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian
+from gexinfer.methods._networks import ACTIVATIONS, SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian, std
 from gexinfer.methods._trunks import glorot
 
 # Random numbers that the generator makes a pair of.
@@ -175,6 +175,7 @@ METHOD = Method(
     SemiGAN,
     partial(fit, Cooperating, "semigan"),
     infer,
+    std=std,
     jacobian=jacobian,
     hidden=hidden,
     by_epochs=True,

@@ -36,8 +36,8 @@ def weights(adata: AnnData, key: str | None = None, *, n_units: int = 8, ax: Axe
     adata
         Fitted data; reads the model in `uns`.
     key
-        Name of the network; the only one in `uns` where it is not given. Of a model of several `target_blocks` the
-        first is drawn.
+        Name of the network; the only one in `uns` where it is not given. Of a model of several `target_blocks` or
+        `n_members` the first is drawn.
     n_units
         How many hubs to draw of each hidden layer.
     ax
@@ -147,7 +147,8 @@ def major(fitted: FittedModel) -> list[NDArray[np.floating]]:
     layers, before = [], len(fitted.landmarks)
     for i in range(fitted.config.layers + 1):
         # A layer of a dense trunk sees all columns before it; the last is the one drawn beside it.
-        weight = fitted.model.arrays[f"0.{i}.weight"][:, -before:]
+        stored = fitted.model.arrays[f"0.{i}.weight"]
+        weight = (stored[0] if fitted.config.n_members > 1 else stored)[:, -before:]
         far = np.abs(weight - weight.mean()) > (INTO if i < fitted.config.layers else OUT) * weight.std()
         layers.append(np.where(far, weight, 0))
         before = len(weight)

@@ -132,10 +132,10 @@ def fit(
         All networks: `recipe` ("modern" or "paper"), `trunk` ("mlp", "dense", "residual", "conv1d" or "graph"),
         `structure` ("data" or "random"), `layers`, `hidden`, `dropout`, `activation`, `layer_norm`, `weight_norm`,
         `skip`, `input_noise`, `optimiser`, `schedule`, `weight_decay`, `ema`, `epochs`, `batch_size`, `learning_rate`,
-        `target_blocks`, `block_by` ("random" or "clusters"). And `dgex`: `loss`. `ggan` and `semigan`: `lambda_cons`,
-        `discriminator_hidden`, `discriminator_learning_rate`, `discriminator_momentum`, `discriminator_norm`,
-        `lambda_adv`, `warm_up`, `keep_discriminator`. `ggan`: `adversarial` ("least_squares", "hinge" or
-        "wasserstein"). `semigan`: `lambda_made`, `generator_hidden`.
+        `target_blocks`, `block_by` ("random" or "clusters"), `n_members`. And `dgex`: `loss`. `ggan` and `semigan`:
+        `lambda_cons`, `discriminator_hidden`, `discriminator_learning_rate`, `discriminator_momentum`,
+        `discriminator_norm`, `lambda_adv`, `warm_up`, `keep_discriminator`. `ggan`: `adversarial` ("least_squares",
+        "hinge" or "wasserstein"). `semigan`: `lambda_made`, `generator_hidden`.
 
     Returns
     -------

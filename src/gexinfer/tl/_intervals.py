@@ -15,7 +15,7 @@ from gexinfer._slots import INTERVALS, layer_names, predicted_layers
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.conformal import half_widths, rank_of, rows_needed
 from gexinfer.engine.report import warn
-from gexinfer.tl._held_out import difficulty
+from gexinfer.tl._held_out import difficulty, disagreement, relative
 
 BOUNDS = ("lower", "upper")
 
@@ -24,16 +24,25 @@ BOUNDS = ("lower", "upper")
 class Interval:
     """An interval to write: its level, and (targets,) half widths in data units, NaN where a gene has none.
 
-    Where it is `scaled` they are those of a sample with a novelty of 1.
+    Where it is `scaled` they are those of a sample with a novelty of 1, and of values on which the members of an
+    ensemble are as far apart as usual.
     """
 
     level: float
     scaled: bool
     widths: Float
+    members: int = 1
+    # (targets,) how far the members are apart on the validation rows.
+    usual: Float | None = None
 
-    def of(self, novelty: Float) -> Float:
-        """Return (samples, targets) half widths."""
-        return difficulty(novelty if self.scaled else np.ones_like(novelty))[:, None] * self.widths
+    def of(self, novelty: Float, spread: Float | None) -> Float:
+        """Return (samples, targets) half widths, from how far members are apart where there are some."""
+        if not self.scaled:
+            return np.broadcast_to(self.widths, (len(novelty), len(self.widths)))
+        half = difficulty(novelty)[:, None] * self.widths
+        if self.usual is None or spread is None:
+            return half
+        return half * disagreement(relative(spread), self.usual, self.members)
 
 
 def intervals_of(models: Mapping[str, FittedModel], level: float | None, scaled: bool) -> Mapping[str, Interval | None]:
@@ -64,7 +73,8 @@ def interval_of(fitted: FittedModel, name: str, level: float, scaled: bool) -> I
     widths = half_widths(known["residuals_scaled" if scaled else "residuals"], ranks, level)
     scale = fitted.target_scale
     # A gene that was constant in the training rows has no unit in which to be wrong.
-    return Interval(level, scaled, np.where(scale.sd > 0, widths * scale.unit, np.nan).astype(np.float32))
+    widths = np.where(scale.sd > 0, widths * scale.unit, np.nan).astype(np.float32)
+    return Interval(level, scaled, widths, fitted.n_members, known.get("spread") if scaled else None)
 
 
 def bound_names(name: str) -> list[str]:

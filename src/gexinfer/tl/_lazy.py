@@ -83,5 +83,5 @@ def half_widths(query: Query, part: Any, names: pd.Index) -> Iterator[Float]:
     if query.interval is None:
         return
     places = query.places(names)
-    for block in query.blocks(part):
-        yield at_targets(query.interval.of(query.fitted.novelty(block)), places, len(names))
+    for block, spread in zip(query.blocks(part), query.spreads(part), strict=False):
+        yield at_targets(query.interval.of(query.fitted.novelty(block), spread), places, len(names))

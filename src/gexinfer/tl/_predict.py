@@ -101,13 +101,14 @@ def predict(
         Leave out inferred genes that are not trusted, as `gexinfer.tl.trust` found on test rows of the reference: NaN
         in a layer, not there in a new object unless another model trusts them.
     std
-        Write the standard deviation of each inferred value, too. `kernel` knows it.
+        Write the standard deviation of each inferred value, too. `kernel` knows it, and networks with `n_members`, of
+        which it is that over the members: how much of a value hangs on chance in training.
     interval
         Write the bounds that hold a measured value with this probability, such as .9, too. They follow from the errors
         on validation rows.
     interval_scaled
-        Let intervals grow with the square root of a sample's novelty, as errors do. Else those of one gene are as wide
-        for every sample.
+        Let intervals grow with the square root of a sample's novelty, as errors do, and of an ensemble with how far its
+        members are apart on a value. Else those of one gene are as wide for every sample.
     dtype
         What a zarr store holds: `"float16"` keeps 11 significant bits in half the space.
     device
@@ -341,12 +342,13 @@ def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
 
 def check_std(models: Mapping[str, FittedModel]) -> None:
     """Refuse to give a standard deviation that a method does not know."""
-    without = [name for name, fitted in models.items() if get_method(fitted.method).std is None]
+    without = [name for name, fitted in models.items() if not get_method(fitted.method).has_std(fitted.config)]
     if without:
-        having = [name for name in METHODS if get_method(name).std]
+        having = [method for method in map(get_method, METHODS) if method.std]
+        always, networks = ([m.name for m in having if m.by_epochs == by_epochs] for by_epochs in (False, True))
         raise ValueError(
-            f"std=True: {listed(without)} has no standard deviation; models of method={listed(having)} have one. "
-            "Name them with key=."
+            f"std=True: {listed(without)} has no standard deviation; models of method={listed(always)} have one, and "
+            f"of method={listed(networks)} those fitted with n_members=5. Name them with key=."
         )
 
 
@@ -381,11 +383,11 @@ def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advan
     values, share, novelty = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
     bounds = [np.empty_like(values) for _ in BOUNDS if query.interval is not None]
     lacked, places, single, start = ~query.there, query.places(names), 0, 0
-    for block in query.infer(source, names):
+    for block, spread in zip(query.infer(source, names), query.spreads(source), strict=False):
         rows = slice(start, start + len(block.values))
         values[rows], share[rows], novelty[rows] = block.values, block.missing.mean(axis=1), query.novelty(block)
         if query.interval is not None:
-            half = at_targets(query.interval.of(novelty[rows]), places, len(names))
+            half = at_targets(query.interval.of(novelty[rows], spread), places, len(names))
             bounds[0][rows], bounds[1][rows] = block.values - half, block.values + half
         lacked |= block.missing.any(axis=0)
         single += int((block.missing[:, query.there]).any(axis=1).sum())

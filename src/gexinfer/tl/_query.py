@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,6 +124,12 @@ class Query:
     def novelty(self, block: Inferred) -> Float:
         """Return (rows,) how unlike the training rows they are."""
         return self.fitted.novelty(block.landmarks, block.missing)
+
+    def spreads(self, source: Any) -> Iterator[Float | None]:
+        """Yield how far the members of an ensemble are apart, block by block, where the interval follows from it."""
+        if self.interval is None or self.interval.usual is None:
+            return repeat(None)
+        return self.fitted.standardised_std_blocks(self.blocks(source), device=self.device)
 
     def std(self, source: Any, names: pd.Index) -> Iterator[Float]:
         """Yield (rows, genes) standard deviations of inferred targets, NaN for other genes."""
