@@ -57,6 +57,7 @@ def small(small_once: AnnData) -> AnnData:
 
 QUICK = {
     "dgex": {"epochs": 3, "hidden": 32},
+    "residual": {"epochs": 3, "hidden": 32},
     "ggan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16},
     "semigan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16, "generator_hidden": 16},
 }
