@@ -56,6 +56,7 @@ def small(small_once: AnnData) -> AnnData:
 
 
 QUICK = {
+    "auto": {"budget": "1s"},
     "dgex": {"epochs": 3, "hidden": 32},
     "residual": {"epochs": 3, "hidden": 32},
     "ggan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16},

@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 logger = logging.getLogger("gexinfer")
 
@@ -39,6 +41,14 @@ def say(line: str) -> None:
         Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
     else:
         logger.info(line)
+
+
+def show(table: Table) -> None:
+    """Show a table where `say` tells its lines."""
+    lines = Console(width=100, file=StringIO())
+    lines.print(table)
+    for line in lines.file.getvalue().rstrip().split("\n"):  # type: ignore[attr-defined]
+        say(line)
 
 
 def warn(message: str) -> None:

@@ -10,6 +10,7 @@ __all__ = ["METHODS", "Method", "Model", "Task", "configure", "get_method"]
 
 # Names only: a method's module, and what it imports, is loaded when the method is first used.
 METHODS = {
+    "auto": "several of these, as many as data and time allow, weighed per target on validation rows",
     "mean": "the training mean of each target: the floor",
     "ols": "ordinary least squares with intercept, as LINCS infers",
     "ridge": "least squares with an L2 penalty",

@@ -82,6 +82,10 @@ class Method:
     hidden: Callable[[Model, Any, Iterable[Float], str], Iterator[list[Float]]] | None = None
     # Takes rows that lack landmarks, as NaN, and yields (rows, landmarks + targets), the lacking ones inferred, too.
     any_panel: bool = False
+    # The same model with its settings kept, of training and validation rows together; and whether that is how a fit
+    # ends, once its error on the validation rows is known.
+    refit: Callable[[Task, Any, Model], Model] | None = None
+    ends_with_refit: bool = False
     # Arrays of the model that say something of each target, for people to read beside the gene.
     per_gene: tuple[str, ...] = ()
     # A network, which learns by epochs; the options that a model to start from decides, and those that are others then.
@@ -130,7 +134,7 @@ def check_option(name: str, value: Any, kind: Any) -> None:
     accepted = kinds | ({int} if float in kinds else set())
     if type(value) not in accepted:
         (wanted,) = kinds
-        words = {int: "a whole number", float: "a number", bool: "True or False"}
+        words = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
         raise TypeError(f"{name}={value!r} must be {words[wanted]}.")
 
 

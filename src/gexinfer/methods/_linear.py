@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,13 @@ def unpenalised(moments: Moments) -> Wide | None:
     # From the right, of the transpose: that is how X'Y lies in memory.
     half = blas.dtrsm(1, factor, moments.xy.T, side=1)
     return blas.dtrsm(1, factor, half, side=1, trans_a=1, overwrite_b=1).T
+
+
+def about_zero(sums: Moments) -> Moments:
+    """Return sums of products about zero instead of about the mean, for what has no intercept."""
+    k, n, mean = len(sums.xx), sums.n, sums.mean
+    xx, xy = sums.xx + n * np.outer(mean[:k], mean[:k]), sums.xy + n * np.outer(mean[:k], mean[k:])
+    return replace(sums, xx=xx, xy=xy)
 
 
 def cross_validation_errors(moments: Moments, spectrum: Spectrum, penalties: Wide) -> Wide:

@@ -17,10 +17,10 @@ from torch import Tensor
 from gexinfer.engine.blocks import Float, Pairs
 from gexinfer.engine.device import pick_device
 from gexinfer.engine.memory import amount, available
-from gexinfer.engine.moments import Moments, moments
+from gexinfer.engine.moments import moments
 from gexinfer.engine.report import say, steps
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._linear import Spectrum
+from gexinfer.methods._linear import Spectrum, about_zero
 
 # From strong to weak, in units of a target's variance.
 PENALTIES = np.logspace(0.5, -4, 10)
@@ -215,6 +215,16 @@ def solution(form: Form, X: Tensor, Y: Tensor, notes: dict[str, Any]) -> Model:
     return Model({name: a.cpu().numpy() for name, a in arrays.items()}, notes)
 
 
+def refit(task: Task, config: Kernel, model: Model) -> Model:
+    """Return the exact solution with the validation rows among its own; one of inducing rows as it is."""
+    if "n_inducing" in model.notes:
+        return model
+    device = pick_device(task.device)
+    both = [rows(pairs, len(pairs), task.rng, device) for pairs in (task.train, task.validation)]
+    X, Y = (torch.cat(parts) for parts in zip(*both, strict=True))
+    return solution(form_of(model, config), X, Y, dict(model.notes))
+
+
 def drawn_in(Y: Tensor, lower: Tensor, reach: float) -> Tensor:
     """Return the targets with outliers drawn in, from the Cholesky factor of K + penalty.
 
@@ -362,13 +372,6 @@ def nystroem(task: Task, config: Kernel, form: Form, m: int, notes: dict[str, An
     )
 
 
-def about_zero(sums: Moments) -> Moments:
-    """Return sums of products about zero instead of about the mean: a kernel has no intercept."""
-    k, n, mean = len(sums.xx), sums.n, sums.mean
-    xx, xy = sums.xx + n * np.outer(mean[:k], mean[:k]), sums.xy + n * np.outer(mean[:k], mean[k:])
-    return replace(sums, xx=xx, xy=xy)
-
-
 def form_of(model: Model, config: Kernel) -> Form:
     """Return the kernel that was chosen."""
     notes = {name: float(value) for name, value in model.notes.items()}
@@ -423,6 +426,7 @@ METHOD = Method(
     holds_samples=True,
     std=std,
     jacobian=jacobian,
+    refit=refit,
     # All else is chosen by the fit.
     space={"kernel": ["arccos", "rbf", "laplace"]},
 )

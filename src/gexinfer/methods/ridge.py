@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gexinfer.engine.blocks import Wide
+from gexinfer.engine.moments import moments
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, cross_validation_errors, jacobian, predict
+from gexinfer.methods._linear import (
+    PENALTIES_PER_ROW,
+    Spectrum,
+    about_zero,
+    cross_validation_errors,
+    jacobian,
+    predict,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,18 @@ def fit(task: Task, config: Ridge) -> Model:
     return Model({"coefficients": spectrum.coefficients(inverses[best])}, {"penalty": float(penalties[best])})
 
 
+def refit(task: Task, config: Ridge, model: Model) -> Model:
+    """Return the solution with the validation rows, too, each row under as much of the penalty as before."""
+    pairs = task.validation
+    sums = moments((np.hstack(block) for block in pairs.blocks()), pairs.n_landmarks, len(pairs))
+    # About the training rows' mean, which is 0, because a model has no intercept.
+    both = about_zero(task.moments + sums)
+    chosen = model.arrays["penalty"] if config.per_gene else np.array([model.notes["penalty"]], float)
+    spectrum = Spectrum.of(both)
+    inverses = [spectrum.inverse(value * both.n / len(task.train)) for value in chosen]
+    return replace(model, arrays={**model.arrays, "coefficients": spectrum.coefficients(np.stack(inverses, axis=1))})
+
+
 def validation_errors(task: Task, spectrum: Spectrum, penalties: Wide) -> Wide:
     """Return the (penalties, targets) absolute errors, summed over validation rows."""
     errors = np.zeros((len(penalties), task.train.n_targets))
@@ -69,5 +89,6 @@ METHOD = Method(
     selects=lambda config: False,
     products=True,
     jacobian=jacobian,
+    refit=refit,
     per_gene=("penalty",),
 )

@@ -50,7 +50,7 @@ REMEDY = "run gexinfer.pp.split(adata, fractions=(.8, .1, .1))."
 
 def fit(
     adata: AnnData | MuData,
-    method: str,
+    method: str = "auto",
     *,
     modality: str | None = None,
     layer: str | None = None,
@@ -85,7 +85,8 @@ def fit(
     modality
         Of a MuData, the modality with whole transcriptomes; it is read and written as an AnnData is.
     method
-        `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"`,
+        `"auto"`, several of the others as data and time allow, weighed per target by their errors on validation rows;
+        or one of `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"`,
         `"dgex"`, `"residual"`, `"ggan"` or `"semigan"`.
     layer
         Layer to learn from; `X` where it is not given.
@@ -126,9 +127,9 @@ def fit(
     copy
         Return a changed copy instead of changing `adata`.
     **options
-        The method's own. `ridge`: `penalty`, `per_gene`. `lasso`, `sample_lasso`: `penalty`. `rrr`: `rank`, `penalty`.
+        The method's own. `auto`: `budget`, the time a fit may take. `ridge`: `penalty`, `per_gene`. `lasso`, `sample_lasso`: `penalty`. `rrr`: `rank`, `penalty`.
         `knn`: `k`, `metric` ("euclidean" or "correlation"), `weights` ("uniform" or "distance"). `knn_genes`: `k`.
-        `kernel`: `kernel` ("arccos", "rbf" or "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `n_inducing`.
+        `kernel`: `kernel` ("arccos", "rbf" or "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `huber`, `n_inducing`.
         All networks: `recipe` ("modern" or "paper"), `trunk` ("mlp", "dense", "residual", "conv1d" or "graph"),
         `structure` ("data" or "random"), `layers`, `hidden`, `dropout`, `activation`, `layer_norm`, `weight_norm`,
         `skip`, `input_noise`, `optimiser`, `schedule`, `weight_decay`, `ema`, `epochs`, `batch_size`, `learning_rate`,
@@ -258,7 +259,8 @@ def learn(
     picked = "".join(
         f", {name} {value:{',' if isinstance(value, int) else '.4g'}}"
         for name, value in model.notes.items()
-        if not isinstance(value, str)
+        # Those of the members of `auto` are in its own table.
+        if not isinstance(value, str) and "." not in name
     )
     n = len(train.landmarks)
     fitted = FittedModel(
@@ -292,6 +294,8 @@ def learn(
     if len(validation):
         mae, known = held_out(fitted, task)
         model = Model(model.arrays, {**model.notes, "validation_mae": mae})
+        if method.ends_with_refit and method.refit is not None and sides.validation_in == "adata":
+            model = method.refit(task, config, model)
         fitted = replace(fitted, model=model, known={**fitted.known, **known})
         error = f", validation MAE {mae:.4f} standard deviations"
     if run.progress and (error or picked):
