@@ -58,6 +58,7 @@ def small(small_once: AnnData) -> AnnData:
 QUICK = {
     "auto": {"budget": "1s"},
     "dgex": {"epochs": 3, "hidden": 32},
+    "residual": {"epochs": 3, "hidden": 32},
     "ggan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16},
     "semigan": {"epochs": 3, "hidden": 32, "discriminator_hidden": 16, "generator_hidden": 16},
 }

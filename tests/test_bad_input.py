@@ -75,7 +75,7 @@ CASES = {
     "no target": (nothing, {"targets": []}, ValueError, "selects no gene"),
     "duplicate names": (rename_twice, {}, ValueError, "adata.var_names holds 1 names more than once: '.*make_unique"),
     "no such layer": (nothing, {"layer": "log"}, KeyError, r"adata.layers has no 'log'; it has \[\]"),
-    "unknown method": (nothing, {"method": "lasagne"}, ValueError, "choose one of auto, mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex, ggan, semigan"),
+    "unknown method": (nothing, {"method": "lasagne"}, ValueError, "choose one of auto, mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex, residual, ggan, semigan"),
     "unknown option": (nothing, {"alpha": 1}, TypeError, "alpha=1 is not an option of method='ridge'; it takes penalty"),
     "infinite penalty": (nothing, {"penalty": np.inf}, ValueError, "penalty=inf must be positive and finite"),
     "key of the mean predictor": (nothing, {"key_added": "mean"}, ValueError, "'mean' cannot name a 'ridge' model: gexinfer keeps"),

@@ -87,11 +87,11 @@ def hidden_units(adata, key):
 def test_what_it_refuses(fitted):
     with pytest.raises(
         ValueError,
-        match=r"'ridge' in adata.uns has no hidden units; models of method='dgex', 'ggan', 'semigan' have",
+        match=r"'ridge' in adata.uns has no hidden units; models of method='dgex', 'residual', 'ggan', 'semigan' have",
     ):
         gx.tl.nonlinearity(fitted, "ridge")
     alone = fitted.copy()
-    for name in ("dgex", "ggan", "semigan"):
+    for name in ("dgex", "residual", "ggan", "semigan"):
         del alone.uns[name]
     with pytest.raises(ValueError, match="'mean', 'ols'.*in adata.uns has no hidden units"):
         gx.tl.nonlinearity(alone)

@@ -350,9 +350,13 @@ def test_weights_are_the_major_ones_of_the_hubs(evaluated):
 def test_weights_of_several_layers_and_what_they_refuse(small, evaluated):
     ax = gx.pl.weights(evaluated, "ggan")
     assert len(ax.get_xticks()) == 4  # a dense trunk of two layers
-    with pytest.raises(ValueError, match=r"draws one network.*several networks, 'dgex', 'ggan', 'semigan'; name one"):
+    with pytest.raises(
+        ValueError, match=r"draws one network.*several networks, 'dgex', 'residual', 'ggan', 'semigan'; name one"
+    ):
         gx.pl.weights(evaluated)
-    with pytest.raises(ValueError, match=r"'ridge' is no network; models of method='dgex', 'ggan', 'semigan' are"):
+    with pytest.raises(
+        ValueError, match=r"'ridge' is no network; models of method='dgex', 'residual', 'ggan', 'semigan' are"
+    ):
         gx.pl.weights(evaluated, "ridge")
     with pytest.raises(ValueError, match="n_units=2.5 must be a whole number of at least 1"):
         gx.pl.weights(evaluated, "dgex", n_units=2.5)

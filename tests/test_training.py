@@ -234,6 +234,9 @@ class Walker:
     def infer(self, x):
         return self.parameters["w"].expand(len(x), 1)
 
+    def settle(self, validation):
+        return {}
+
 
 def walked(ema=0.0, schedule=lambda rate, done, errors: rate, run=None):
     network = Walker()
@@ -364,6 +367,7 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(small, monkeypatch):
         ("dgex", {"recipe": "paper"}),
         ("dgex", {"ema": 0.9, "trunk": "graph"}),
         ("dgex", {"target_blocks": 2, "layers": 2}),
+        ("residual", {}),
         ("dgex", {"n_members": 3, "ema": 0.9, "weight_norm": True}),
         ("ggan", {"n_members": 2}),
         ("ggan", {"keep_discriminator": True, "adversarial": "wasserstein"}),

@@ -97,7 +97,7 @@ def fit(
         typer.Option(
             "--method",
             "-m",
-            help="mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex, ggan, semigan; "
+            help="mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex, residual, ggan, semigan; "
             "may be repeated.",
         ),
     ],

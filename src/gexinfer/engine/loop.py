@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,6 +77,10 @@ class Network(Protocol):
     def loss(self, player: str, step: Step) -> Loss: ...
 
     def infer(self, x: Tensor) -> Tensor: ...
+
+    def settle(self, validation: Iterable[tuple[Tensor, Tensor]]) -> Mapping[str, float]:
+        """Set, after an epoch, what validation rows choose and no gradient; return it for the history."""
+        ...
 
     def complaints(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
         """Return what goes wrong by what was measured so far: a word for each thing, and what to change."""
@@ -292,7 +296,9 @@ class Training:
         terms = dict(zip(told, values.cpu().numpy().T, strict=True))
         self.check(terms, rates, epoch)
         seconds = time.perf_counter() - started
+        settled = self.watched.settle(self.validation.blocks())
         entry = {name: float(column.mean()) for name, column in terms.items()} | {
+            **{name: self.processes.agree(value) for name, value in settled.items()},
             "train_mae": self.processes.agree(error(self.watched, self.feed, self.monitored)),
             "validation_mae": self.processes.agree(error(self.watched, self.validation)),
             "learning_rate": rates[-1][-1],

@@ -21,6 +21,7 @@ METHODS = {
     "sample_lasso": "per query sample a lasso over the training samples, for panels that change (Mancuso et al. 2020)",
     "kernel": "kernel ridge regression, or Gaussian process: arc-cosine, RBF or Laplace kernel",
     "dgex": "the feed-forward network of Chen et al. 2016, with a modern or the paper's recipe",
+    "residual": "the ridge solution, and a network that learns what it leaves",
     "ggan": "the conditional GAN of Wang et al. 2018: L1, adversarial and consistency terms",
     "semigan": "the semi-supervised GAN of Ghasedi Dizaji et al. 2018: samples with landmarks alone take part",
 }

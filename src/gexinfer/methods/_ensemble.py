@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -80,6 +80,9 @@ class Ensemble:
         for member in others:
             total += member.infer(x)
         return total / self.config.n_members
+
+    def settle(self, validation: Iterable[tuple[Tensor, Tensor]]) -> Mapping[str, float]:
+        return self.kind.settled(self, validation)
 
     def std(self, x: Tensor) -> Tensor:
         """Return (rows, targets): the standard deviation over members, of their number less one."""

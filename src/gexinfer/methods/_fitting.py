@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gexinfer.engine.blocks import Indices, Pairs
+from gexinfer.engine.blocks import Float, Indices, Pairs
 from gexinfer.engine.device import fast_products, pick_device
 from gexinfer.engine.loop import Plan, Trained, seed_of, train
 from gexinfer.engine.processes import join
@@ -26,8 +26,11 @@ from gexinfer.methods._trunks import STRUCTURED, structure
 CLUSTER_ROWS = 2000
 
 
-def fit(network: type[Perceptron], name: str, task: Task, config: Any) -> Model:
-    """Train the networks of a method of this name, one for each block of targets."""
+def fit(network: type[Perceptron], name: str, task: Task, config: Any, linear: Float | None = None) -> Model:
+    """Train the networks of a method of this name, one for each block of targets.
+
+    With (landmarks, targets) coefficients of a linear model their linear path starts there, not at 0, and they know it.
+    """
     devices = [pick_device(device) for device in task.device.split(",")]
     processes = join(devices[0])
     if len(devices) > 1 and processes.size > 1:
@@ -39,13 +42,14 @@ def fit(network: type[Perceptron], name: str, task: Task, config: Any) -> Model:
     fixed = {slot: processes.same(array) for slot, array in fixed.items()}
     if task.start is not None and fixed:
         fixed = structure_of(task.start)
+    linear = None if linear is None else processes.same(linear)
 
     n = config.target_blocks
     titles = [name if n == 1 else f"{name} block {b + 1} of {n}" for b in range(n)]
 
     def learned(b: int) -> Trained:
         own = np.flatnonzero(blocks == b)
-        return learn(network, task, config, fixed, own, b, devices[b % len(devices)], seeds[b], titles[b])
+        return learn(network, task, config, fixed, linear, own, b, devices[b % len(devices)], seeds[b], titles[b])
 
     with fast_products(devices[0]):
         trained = run_each(task, learned, n, len(devices), name)
@@ -108,6 +112,7 @@ def learn(
     task: Task,
     config: Any,
     fixed: Mapping[str, Indices],
+    linear: Float | None,
     targets: Indices,
     b: int,
     device: torch.device,
@@ -121,9 +126,12 @@ def learn(
         network.drawn(config, n_in, n_out, torch.Generator().manual_seed(of_one))
         for of_one in member_seeds(seed, config.n_members)
     ]
+    there = {name: torch.from_numpy(a) for name, a in fixed.items()}
+    if linear is not None:
+        there["linear"] = torch.from_numpy(np.ascontiguousarray(linear[:, targets].T))
+        drawn = [{**own, "skip.weight": there["linear"]} for own in drawn]
     if task.start is not None:
         drawn = [begun(own, network.others, task.start, targets, b, m) for m, own in enumerate(drawn)]
-    there = {name: torch.from_numpy(a) for name, a in fixed.items()}
     learning = (
         network.learning(config, drawn[0], there, device)
         if len(drawn) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -49,7 +49,8 @@ class Perceptron:
     def __init__(self, config: Any, parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor]):
         self.config = config
         self.parameters = parameters
-        # Which landmarks are neighbours, for trunks that assume it: known before the training.
+        # Known before the training: which landmarks are neighbours, for trunks that assume it, and the linear model
+        # that the linear path starts from.
         self.fixed = fixed
 
     @classmethod
@@ -154,6 +155,14 @@ class Perceptron:
     def units(self, x: Tensor) -> Tensor:
         """Return the hidden units that the output layer sees."""
         return self.seen(x)[:, x.shape[1] if self.config.trunk == "dense" else 0 :]
+
+    @staticmethod
+    def settled(network: Any, validation: Iterable[tuple[Tensor, Tensor]]) -> Mapping[str, float]:
+        """Set what validation rows choose, of a network of this kind or an ensemble of such."""
+        return {}
+
+    def settle(self, validation: Iterable[tuple[Tensor, Tensor]]) -> Mapping[str, float]:
+        return self.settled(self, validation)
 
     def prepare(self, player: str) -> None:
         """Nothing is to be done before a step."""

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from gexinfer._record import records
 from gexinfer.pl._style import DASHES, colours, dress, legend_below, new_axes
 
-# Errors and rates, which `training` draws or the schedule says.
-OTHERS = ("train_mae", "validation_mae", "learning_rate")
+# Errors and rates, which `training` draws or the schedule says, and what is no error.
+OTHERS = ("train_mae", "validation_mae", "learning_rate", "share")
 
 
 def terms(adata: AnnData, key: str | None = None, *, ax: Axes | None = None) -> Axes:

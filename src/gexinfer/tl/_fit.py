@@ -87,7 +87,7 @@ def fit(
     method
         `"auto"`, several of the others as data and time allow, weighed per target by their errors on validation rows;
         or one of `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"`,
-        `"dgex"`, `"ggan"` or `"semigan"`.
+        `"dgex"`, `"residual"`, `"ggan"` or `"semigan"`.
     layer
         Layer to learn from; `X` where it is not given.
     targets
@@ -133,10 +133,11 @@ def fit(
         All networks: `recipe` ("modern" or "paper"), `trunk` ("mlp", "dense", "residual", "conv1d" or "graph"),
         `structure` ("data" or "random"), `layers`, `hidden`, `dropout`, `activation`, `layer_norm`, `weight_norm`,
         `skip`, `input_noise`, `optimiser`, `schedule`, `weight_decay`, `ema`, `epochs`, `batch_size`, `learning_rate`,
-        `target_blocks`, `block_by` ("random" or "clusters"), `n_members`. And `dgex`: `loss`. `ggan` and `semigan`:
-        `lambda_cons`, `discriminator_hidden`, `discriminator_learning_rate`, `discriminator_momentum`,
-        `discriminator_norm`, `lambda_adv`, `warm_up`, `keep_discriminator`. `ggan`: `adversarial` ("least_squares",
-        "hinge" or "wasserstein"). `semigan`: `lambda_made`, `generator_hidden`.
+        `target_blocks`, `block_by` ("random" or "clusters"), `n_members`. And `dgex` and `residual`: `loss`.
+        `residual`: `penalty`. `ggan` and `semigan`: `lambda_cons`, `discriminator_hidden`,
+        `discriminator_learning_rate`, `discriminator_momentum`, `discriminator_norm`, `lambda_adv`, `warm_up`,
+        `keep_discriminator`. `ggan`: `adversarial` ("least_squares", "hinge" or "wasserstein"). `semigan`:
+        `lambda_made`, `generator_hidden`.
 
     Returns
     -------
