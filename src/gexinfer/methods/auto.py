@@ -27,11 +27,10 @@ from gexinfer.methods._weights import blend
 CANDIDATES: dict[str, tuple[str, dict[str, Scalar]]] = {
     "ridge": ("ridge", {}),
     "kernel": ("kernel", {}),
+    "residual": ("residual", {}),
     "dgex": ("dgex", {"activation": "relu"}),
-    "dgex, wide": ("dgex", {"hidden": 2000, "dropout": 0.4, "input_noise": 0.5}),
-    "dgex, 2 layers": ("dgex", {"layers": 2, "hidden": 500}),
 }
-COSTS = {"ridge": _cost.of_ridge, "kernel": _cost.of_kernel, "dgex": _cost.of_network}
+COSTS = {"ridge": _cost.of_ridge, "kernel": _cost.of_kernel, "residual": _cost.of_network, "dgex": _cost.of_network}
 # A network for which there is no time is trained for fewer epochs; with fewer than these it would add little.
 EPOCHS = (100, 50, 25, 10)
 # Validation rows on which models are weighed: more would change little.
