@@ -187,7 +187,9 @@ def predict(
     ] = "none",
     dtype: Annotated[str, typer.Option(help="Of --output disk: float32, or float16 for half the size.")] = "float32",
     max_missing: Annotated[float, typer.Option(help="Largest share of the landmarks that a sample may lack.")] = 0.5,
-    std: Annotated[bool, typer.Option("--std", help="Write standard deviations, too; kernel knows them.")] = False,
+    std: Annotated[
+        bool, typer.Option("--std", help="Write standard deviations, too; kernel and ensembles know them.")
+    ] = False,
     interval: Annotated[
         float | None, typer.Option(help="Write bounds that hold a value with this probability.")
     ] = None,
