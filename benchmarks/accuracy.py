@@ -83,6 +83,9 @@ def fill(sizes: pd.Series, shares: np.ndarray) -> np.ndarray:
     for size in sizes:
         part.append(int(lacking.argmax()))
         lacking[part[-1]] -= size
+    if len(set(part)) < len(shares):
+        # Large cohorts can leave none.
+        part[int(sizes.to_numpy().argmin())] = len(shares) - 1
     return np.array(part)
 
 
