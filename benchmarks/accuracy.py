@@ -155,7 +155,7 @@ def of_members(adata: ad.AnnData) -> dict[str, float]:
     X = fitted.landmark_scale.standardise(np.asarray(adata.X)[test][:, landmark])
     Y = fitted.target_scale.standardise(np.asarray(adata.X)[test][:, ~landmark])
     errors = {}
-    labels = str(fitted.model.notes["members"]).split(", ")
+    labels = str(fitted.model.notes["members"]).split("; ")
     for label, (method, config, model, _) in zip(labels, members(fitted.model), strict=True):
         (inferred,) = method.predict(model, config, [X], "cpu")
         errors[label] = float(np.abs(inferred - Y).mean(dtype=np.float64))
