@@ -1,6 +1,7 @@
-"""How good is it? Every split of every data set: the tables of docs/accuracy.md.
+"""How good is it? Every split of every data set, and the learning curve: the tables and the figure of docs/accuracy.md.
 
 Usage: GEXINFER_DATA=<folder of the data sets> python benchmarks/accuracy.py [--only bulk,tcga] [--methods ridge,auto]
+       GEXINFER_DATA=<folder of the data sets> python benchmarks/accuracy.py --curve
 
 Five random splits, and five folds of whole cohorts in which each cohort is held out once. Data sets are those of
 which_method.py, at most 2,000 targets of each. Each row is written as soon as it is there, and those that are there
@@ -23,19 +24,29 @@ from rich.table import Table
 from which_method import SETS, fewer_targets
 
 import gexinfer as gx
+from gexinfer._record import records
+from gexinfer.methods.auto import members
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "accuracy_curve.png"
+# `auto` ends with a fit of ridge and kernel that sees the validation rows as well: what that alone is worth.
+ALL_ROWS = "ridge, validation rows too"
+SQUARED = "kernel, squared error"
 METHODS = {
-    "ridge": ("ridge", {}),
     "mean": ("mean", {}),
     "ols": ("ols", {}),
     "knn": ("knn", {}),
+    "ridge": ("ridge", {}),
+    ALL_ROWS: ("ridge", {}),
+    SQUARED: ("kernel", {"huber": 0.0}),
     "kernel": ("kernel", {}),
-    "dgex": ("dgex", {}),
     "dgex paper": ("dgex", {"recipe": "paper"}),
-    "residual": ("residual", {}),
-    "auto": ("auto", {}),
+    "dgex": ("dgex", {}),
+    # One thread is enough for what the default of 5 minutes allows with two.
+    "auto": ("auto", {"budget": "10min"}),
 }
+CURVE = {"compendium": (100, 200, 400, 800, 1422), "tcga": (100, 300, 1000, 4192)}
+ON_CURVE = ("ridge", "knn", "kernel", "dgex", "auto")
 SEEDS = 5
 FOLDS = 5
 
@@ -43,11 +54,16 @@ FOLDS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="bulk,compendium,affymetrix,tcga")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--splits", default="random,cohort")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--methods", default=",".join(m for m in METHODS if "," not in m), help="all where not given")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="so many random splits, and so many of the folds")
+    parser.add_argument("--curve", action="store_true", help="the learning curve instead")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
+    wanted = options.methods.split(",")
+    if "ridge" in wanted:
+        wanted.append(ALL_ROWS)
+    if "kernel" in wanted:
+        wanted.append(SQUARED)
     for name in options.only.split(","):
         try:
             adata, groups = SETS[name]()
@@ -57,10 +73,14 @@ def main() -> None:
         if name == "bulk":
             adata.var["is_landmark"] = adata.var["landmark"]
             adata = fewer_targets(adata)
+        if options.curve:
+            curve(adata, name)
+            continue
         for kind, split in splits(adata, groups, options.seeds):
-            if kind.partition(" ")[0] in options.splits.split(","):
-                measure(adata, split, name, kind, options.methods.split(","), options.again)
-    show(json.loads(RESULTS.read_text()))
+            measure(adata, split, name, kind, wanted, options.again)
+    if options.curve:
+        draw(read()["curve"])
+    show(read())
 
 
 def splits(adata: ad.AnnData, groups: str, seeds: int) -> Iterator[tuple[str, pd.Series]]:
@@ -95,20 +115,22 @@ def measure(adata: ad.AnnData, split: pd.Series, name: str, kind: str, methods: 
     missing = [method for method in methods if again or method not in there]
     if not missing:
         return
-    adata.obs["split"] = pd.Categorical(split)
     for method in dict.fromkeys(["ridge", *missing]):
         kind_of, given = METHODS[method]
+        adata.obs["split"] = pd.Categorical(split.replace("validation", "train") if method == ALL_ROWS else split)
         started = perf_counter()
         gx.tl.fit(adata, kind_of, key_added=method, progress=False, **given)
         seconds = perf_counter() - started
         gx.tl.predict(adata, key=method, progress=False)
-        table = gx.tl.evaluate(adata, key=list(dict.fromkeys(["ridge", method])))
+        evaluated = gx.tl.evaluate(adata, key=list(dict.fromkeys(["ridge", method])))
         better = adata.varm["gexinfer_mae"]
         found = {
-            "mae": round(float(table.loc[method, "mae"]), 5),
+            "mae": round(float(evaluated.loc[method, "mae"]), 5),
             "better_than_ridge": round(float((better[method] < better["ridge"])[better["ridge"].notna()].mean()), 4),
             "seconds": round(seconds, 1),
         }
+        if method == "auto":
+            found["members"] = {m: round(e, 5) for m, e in of_members(adata).items()}
         if method in missing:
             # Read again each time: several of these may run at once.
             results = read()
@@ -125,29 +147,105 @@ def measure(adata: ad.AnnData, split: pd.Series, name: str, kind: str, methods: 
     del adata.uns["ridge"], adata.layers["ridge"]
 
 
-def read() -> dict[str, dict[str, object]]:
+def of_members(adata: ad.AnnData) -> dict[str, float]:
+    """Return the standardised test MAE of each member of `auto`, as it is part of it."""
+    (fitted,) = records(adata, "auto").values()
+    test = (adata.obs["split"] == "test").to_numpy()
+    landmark = adata.var["landmark"].to_numpy()
+    X = fitted.landmark_scale.standardise(np.asarray(adata.X)[test][:, landmark])
+    Y = fitted.target_scale.standardise(np.asarray(adata.X)[test][:, ~landmark])
+    errors = {}
+    labels = str(fitted.model.notes["members"]).split("; ")
+    for label, (method, config, model, _) in zip(labels, members(fitted.model), strict=True):
+        (inferred,) = method.predict(model, config, [X], "cpu")
+        errors[label] = float(np.abs(inferred - Y).mean(dtype=np.float64))
+    return errors
+
+
+def curve(adata: ad.AnnData, name: str) -> None:
+    """Measure a learning curve on the first random split."""
+    if name not in CURVE:
+        return
+    gx.pp.split(adata, rng=0)
+    methods = {m: {"method": METHODS[m][0], **METHODS[m][1]} for m in ON_CURVE}
+    table = gx.tl.learning_curve(adata, methods, sizes=CURVE[name], repeats=1, progress=False)
+    errors = table.pivot_table(index="size", columns="model", values="mae")[["mean", *ON_CURVE]].round(5)
+    results = read()
+    results.setdefault("curve", {})[name] = {str(size): row.to_dict() for size, row in errors.iterrows()}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(name, errors, sep="\n", flush=True)
+
+
+def draw(curves: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Draw the learning curves of all data sets."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    _, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves), 3.2), layout="constrained")
+    for ax, (name, found) in zip(np.atleast_1d(axes), curves.items(), strict=True):
+        table = pd.DataFrame(found).T[list(ON_CURVE)]
+        table.index = table.index.astype(int)
+        for method, colour in zip(ON_CURVE, sns.color_palette("colorblind"), strict=False):
+            width = 2.4 if method == "auto" else 1.2
+            ax.plot(table.index, table[method], "o-", color=colour, linewidth=width, markersize=4, label=method)
+        ax.set_xscale("log")
+        ax.set_xticks(table.index, [f"{size:,}" for size in table.index])
+        ax.minorticks_off()
+        ax.set(title=name, xlabel="training samples", ylabel="MAE (standard deviations)")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    plt.savefig(FIGURE, dpi=110)
+
+
+def read() -> dict:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def table(results: dict, side: str) -> pd.DataFrame:
-    """Return the mean MAE over splits of a kind, data sets x methods."""
-    return pd.DataFrame(
-        {
-            name: pd.DataFrame({k: {m: f["mae"] for m, f in v.items()} for k, v in of.items() if k.startswith(side)})
-            .reindex(list(METHODS))
-            .mean(axis=1)
-            for name, of in results.items()
-        }
-    ).T
+def table(results: dict, side: str, of: str = "mae") -> pd.DataFrame:
+    """Return the mean over splits of a kind, data sets x methods; a method counts where it was run on all of them."""
+    means = {}
+    for name, found in results.items():
+        if name == "curve":
+            continue
+        by_split = pd.DataFrame(
+            {kind: {m: row[of] for m, row in rows.items()} for kind, rows in found.items() if kind.startswith(side)}
+        )
+        means[name] = by_split.reindex(list(METHODS)).mean(axis=1, skipna=False)
+    return pd.DataFrame(means).T
+
+
+def gains(results: dict, side: str) -> pd.DataFrame:
+    """Return how much lower each method's error is than ridge's: the mean over splits."""
+    found = table(results, side)
+    return 1 - found.div(found["ridge"], axis=0)
+
+
+def markdown(results: dict, side: str) -> list[str]:
+    """Return a table of docs/accuracy.md, a test compares them."""
+    errors, lower = table(results, side), gains(results, side)
+    lines = [f"| | {' | '.join(errors.index)} |", "|---" * (1 + len(errors)) + "|"]
+    for method in METHODS:
+        cells = []
+        for name in errors.index:
+            error, gain = errors.loc[name, method], lower.loc[name, method]
+            told = "" if method == "ridge" else f" ({gain:+.1%})"
+            cells.append("–" if np.isnan(error) else f"{error:.3f}{told}")
+        named = (
+            f"**`{method}`**"
+            if method == "auto"
+            else f"`{method.split(', ')[0]}`" + method[len(method.split(", ")[0]) :]
+        )
+        lines.append(f"| {named} | {' | '.join(cells)} |")
+    return lines
 
 
 def show(results: dict) -> None:
     for side in ("random", "cohort"):
-        found = table(results, side)
-        grid = Table("data", *found.columns, title=side)
-        for name, row in found.iterrows():
-            grid.add_row(str(name), *(f"{v:.4f} {1 - v / row['ridge']:+.1%}" for v in row))
-        Console(width=160).print(grid)
+        errors, lower = table(results, side), gains(results, side)
+        grid = Table("data", *errors.columns, title=side)
+        for name in errors.index:
+            grid.add_row(name, *(f"{errors.loc[name, m]:.4f} {lower.loc[name, m]:+.1%}" for m in errors.columns))
+        Console(width=200).print(grid)
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def test_options_for_what_is_there_already_are_refused(small, tmp_path):
         (["fit", "no.h5ad", "-o", "x.h5ad", "-m", "ridge"], "There is no file 'no.h5ad'"),
         (["fit", "ref.h5ad", "-o", "x.csv", "-m", "ridge"], "'x.csv' must end in .h5ad or .zarr"),
         (["fit", "ref.h5ad", "-o", "no/x.h5ad", "-m", "ridge"], "There is no folder"),
-        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "lasagne"], "choose one of mean, ols, ridge"),
+        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "lasagne"], "choose one of auto, mean, ols, ridge"),
         (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "--option", "penalty"], "must be written name=value"),
         (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "-m", "knn", "--option", "k=3"], "is for one method"),
         (["predict", "ref.h5ad", "-o", "x.h5ad"], "holds no gexinfer model"),

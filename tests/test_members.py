@@ -19,7 +19,7 @@ from gexinfer.methods._fitting import member_seeds
 from gexinfer.methods.dgex import DGEX, Regression
 from gexinfer.tl import _held_out
 
-NETWORKS = ("dgex", "ggan", "semigan")
+NETWORKS = ("dgex", "residual", "ggan", "semigan")
 # Nothing drawn at random but the first weights.
 STILL = {"input_noise": 0.0, "dropout": 0.0}
 
@@ -131,6 +131,7 @@ def standardised_landmarks(adata, fitted):
         ("dgex", {}),
         ("dgex", {"target_blocks": 2, "weight_norm": True, "trunk": "dense"}),
         ("dgex", {"trunk": "graph"}),
+        ("residual", {"target_blocks": 2}),
         ("dgex", {"trunk": "conv1d", "layer_norm": False}),
         ("ggan", {}),
         ("semigan", {"keep_discriminator": True}),

@@ -26,6 +26,7 @@ from gexinfer.methods.ggan import GGAN
 from gexinfer.methods.semigan import SemiGAN
 from gexinfer.pp._match_genes import genes
 from gexinfer.pp._panels import bundled
+from gexinfer.tl._held_out import AS_USUAL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -350,6 +351,19 @@ def test_what_the_page_on_trust_says_was_measured():
             if row["scaled"]:
                 assert row["coverage"] == pytest.approx(row["level"], abs=0.02), (name, row)
     assert f"{results['cost']['share_of_record']:.1%} of the record".replace("%", " %") in page
+
+
+def test_what_the_pages_say_of_ensembles_was_measured():
+    members, results = benchmark("members")
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("networks", "trust")}
+    for name, table in members.markdown(results).items():
+        assert table in pages["trust" if name == "intervals" else "networks"], name
+    for side in ("random", "by cohort"):
+        errors = [np.mean(results[side]["error"][str(n)]) for n in members.MEMBERS]
+        assert errors == sorted(errors, reverse=True)
+        found = results[side]["intervals"]
+        shipped = found[f"root of novelty, spread of the value with {AS_USUAL} as usual"]
+        assert shipped["score"] < found["root of novelty"]["score"]
 
 
 def test_the_example_of_trust_runs():

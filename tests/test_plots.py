@@ -120,7 +120,7 @@ def test_ax_is_drawn_on(evaluated):
 def test_nothing_to_draw(small, evaluated):
     with pytest.raises(KeyError, match="gexinfer_mae.*gexinfer.tl.predict.*gexinfer.tl.evaluate"):
         gx.pl.error_density(small)
-    with pytest.raises(KeyError, match="no model 'lassie'; it has 'mean', 'ols'"):
+    with pytest.raises(KeyError, match="no model 'lassie'; it has 'auto', 'mean', 'ols'"):
         gx.pl.error_scatter(evaluated, "ridge", against="lassie")
     unknown = evaluated.copy()
     unknown.varm["gexinfer_mae"] = np.nan * unknown.varm["gexinfer_mae"]

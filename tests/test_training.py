@@ -633,6 +633,7 @@ def test_a_process_without_a_row_does_not_halt_the_others():
 @pytest.mark.parametrize("members", [(), (3,)])
 def test_the_gradient_in_kept_memory_is_the_gradient(monkeypatch, members):
     monkeypatch.setattr(linear, "LARGE", 1)
+    monkeypatch.setattr(linear, "LARGE_STACK", 1)
     generator = torch.Generator().manual_seed(0)
     weight, bias, x, target = (
         torch.randn(*members, *shape, generator=generator).requires_grad_() for shape in ((7, 5), (7,), (4, 5), (4, 7))

@@ -93,14 +93,17 @@ def fit(
         ),
     ] = None,
     method: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--method",
             "-m",
-            help="mean, ols, ridge, lasso, rrr, knn, knn_genes, sample_lasso, kernel, dgex, residual, ggan, semigan; "
-            "may be repeated.",
+            help="auto (where none is named: several of the others, weighed by their errors), mean, ols, ridge, lasso, "
+            "rrr, knn, knn_genes, sample_lasso, kernel, dgex, residual, ggan, semigan; may be repeated.",
         ),
-    ],
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="How long --method auto may take, e.g. 30s or 2h; 5min where not given.")
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the method, e.g. hidden=3000; may be repeated, for one method.")
     ] = None,
@@ -133,14 +136,19 @@ def fit(
     from gexinfer.methods import configure, get_method
 
     with told():
-        out = out or path
+        out, names = out or path, method or ["auto"]
         check_out(out, ".h5ad", ".zarr")
-        if option and len(method) > 1:
+        if option and len(names) > 1:
             raise ValueError(
-                f"--option {option[0]} is for one method, but --method names {', '.join(method)}; fit them in turn."
+                f"--option {option[0]} is for one method, but --method names {', '.join(names)}; fit them in turn."
             )
-        for name in method:
-            configure(get_method(name), parse(option or []))
+        if budget and "auto" not in names:
+            raise ValueError(f"--budget is for --method auto, not for {', '.join(names)}; leave it out.")
+        options = {name: parse(option or []) for name in names}
+        if budget:
+            options["auto"]["budget"] = budget
+        for name in names:
+            configure(get_method(name), options[name])
             if (init or checkpoint) and not get_method(name).by_epochs:
                 raise ValueError(
                     f"--init and --checkpoint are for networks, and --method {name} is none; fit it apart."
@@ -151,7 +159,7 @@ def fit(
         others = None if unlabeled is None else read(unlabeled)
         adata = read(path)
         flag_and_split(adata, path, panel, id_column, groupby, layer, seed)
-        for name in method:
+        for name in names:
             gx.tl.fit(
                 adata,
                 method=name,
@@ -162,7 +170,7 @@ def fit(
                 init=start,
                 checkpoint=checkpoint,
                 checkpoint_every=int(checkpoint_every) if checkpoint_every.isdecimal() else checkpoint_every,
-                **parse(option or []),
+                **options[name],
             )
         if is_first():
             write(adata, out)
@@ -187,7 +195,9 @@ def predict(
     ] = "none",
     dtype: Annotated[str, typer.Option(help="Of --output disk: float32, or float16 for half the size.")] = "float32",
     max_missing: Annotated[float, typer.Option(help="Largest share of the landmarks that a sample may lack.")] = 0.5,
-    std: Annotated[bool, typer.Option("--std", help="Write standard deviations, too; kernel knows them.")] = False,
+    std: Annotated[
+        bool, typer.Option("--std", help="Write standard deviations, too; kernel and ensembles know them.")
+    ] = False,
     interval: Annotated[
         float | None, typer.Option(help="Write bounds that hold a value with this probability.")
     ] = None,

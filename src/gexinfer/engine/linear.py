@@ -11,6 +11,8 @@ from torch.nn import functional as F
 # The C library hands blocks beyond 32 MB back to the system as soon as they are free, so a new gradient of such a size
 # is zeroed page by page at every step: that took a quarter of the steps of a large network at a batch of 64.
 LARGE = 2**23
+# Stacked weights of several members gain from less on, because more gradients come and go at once.
+LARGE_STACK = 2**20
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -21,7 +23,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     # What was computed from other tensors must hand its gradient on to them.
     learning = weight.requires_grad and weight.is_leaf and torch.is_grad_enabled()
-    if learning and weight.numel() >= LARGE and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    large = weight.numel() >= (LARGE if weight.ndim == 2 else LARGE_STACK)
+    if learning and large and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         return Kept.apply(x, weight, bias)
     return product(x, weight, bias)
 

@@ -115,16 +115,24 @@ def checked_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any
     for name, value in options.items():
         if name not in kinds:
             there = f"it takes {', '.join(kinds)}" if kinds else "it takes no options"
-            raise TypeError(f"{name}={value!r} is not an option of method={method.name!r}; {there}.")
+            raise TypeError(f"{name}={value!r} is not an option of method={method.name!r}; {there}.{others(name)}")
         # A numpy scalar is a number to its user, but no part of a record.
         plain[name] = value.item() if isinstance(value, np.generic) else value
         # None where it is the default says: choose.
         if plain[name] is not None or getattr(method.config, name, ...) is not None:
-            check_option(name, plain[name], kinds[name])
+            check_option(name, plain[name], kinds[name], getattr(method.config, name, None))
     return plain
 
 
-def check_option(name: str, value: Any, kind: Any) -> None:
+def others(option: str) -> str:
+    """Say which methods have an option that this one has not."""
+    from gexinfer.methods import METHODS, get_method
+
+    having = [method for method in METHODS if option in (own.name for own in fields(get_method(method).config))]
+    return f" Methods that take {option}: {', '.join(having)}; name one with method=." if having else ""
+
+
+def check_option(name: str, value: Any, kind: Any, default: Any) -> None:
     """Refuse a value that is not of the option's kind: one of some words, a number, a yes or no."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -134,7 +142,7 @@ def check_option(name: str, value: Any, kind: Any) -> None:
     accepted = kinds | ({int} if float in kinds else set())
     if type(value) not in accepted:
         (wanted,) = kinds
-        words = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+        words = {int: "a whole number", float: "a number", bool: "True or False", str: f"text, e.g. {default!r}"}
         raise TypeError(f"{name}={value!r} must be {words[wanted]}.")
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from gexinfer.engine.feed import BUFFER_BYTES
 from gexinfer.engine.loop import COPIES
+from gexinfer.engine.memory import available
 
 # Multiplications and additions a second, rather too few: of a thread, and of a GPU. Constants, because what is measured
-# differs from run to run, and with it the models that fit into a budget.
-THREAD = 4e10
+# differs from run to run, and with it the models that fit into a budget. benchmarks/auto_cost.py holds them against
+# what fits take.
+THREAD = 7e10
 GPU = 1e13
 # A step of a network costs at least so many seconds, however small it is.
 STEP = {"cpu": 1e-3, "cuda": 3e-4}
@@ -50,15 +53,22 @@ def of_ridge(size: Size, config: Any, device: torch.device) -> Cost:
 
 
 def of_kernel(size: Size, config: Any, device: torch.device) -> Cost:
-    from gexinfer.methods.kernel import REACHES, ROUNDS, SEARCH_ROWS, SEARCH_TARGETS
+    from gexinfer.methods.kernel import INDUCING, REACHES, ROUNDS, SEARCH_ROWS, SEARCH_TARGETS, memory
 
-    n, some, tried = size.train, min(size.train, SEARCH_ROWS), min(size.targets, SEARCH_TARGETS)
+    n, p, q, some = size.train, size.landmarks, size.targets, min(size.train, SEARCH_ROWS)
     forms = len(config.forms(1.0))
-    work = forms * len(config.penalties) * (some**3 / 3 + 2 * size.validation * some * (some + size.targets))
-    work += 2 * (len(REACHES) - 1) * (some**3 + ROUNDS * 4 * some * some * tried)
-    work += n**3 + (ROUNDS + 1) * 4 * n * n * size.targets + 2 * n * n * size.landmarks
-    memory = 4 * (8 * n**2 + n * (size.landmarks + 4 * size.targets))
-    return Cost(ONCE + work / speed(device), memory)
+    work = forms * len(config.penalties) * (some**3 / 3 + 2 * size.validation * some * (some + q))
+    work += 2 * (len(REACHES) - 1) * (some**3 + ROUNDS * 4 * some * some * min(q, SEARCH_TARGETS))
+    if memory(n, p, q) > available(device):
+        # Inducing rows; sums of products are taken in float64, which is half as fast, on the processor.
+        m = min(INDUCING, n)
+        sums = 4 * n * m * (m + q) + 20 * m**3
+        seconds = (work + 2 * n * m * (m + p)) / speed(device) + sums / speed(torch.device("cpu"))
+        return Cost(ONCE + seconds, memory(m, p, q) + 8 * 3 * m * (m + q))
+    # Once with the training rows, and once with those of validation, too.
+    for rows in (n, n + size.validation):
+        work += rows**3 + (ROUNDS + 1) * 4 * rows**2 * q + 2 * rows**2 * p
+    return Cost(ONCE + work / speed(device), memory(n + size.validation, p, q))
 
 
 def of_network(size: Size, config: Any, device: torch.device) -> Cost:
@@ -71,5 +81,7 @@ def of_network(size: Size, config: Any, device: torch.device) -> Cost:
     steps = config.epochs * -(-n // config.batch_size)
     seconds = work / speed(device) + steps * (STEP.get(device.type, STEP["cuda"]) + 8 * weights / speed(device))
     row = p + 4 * config.layers * config.hidden + 3 * q
-    memory = 4 * (COPIES * weights + config.n_members * config.batch_size * row + (n + size.validation) * (p + q))
-    return Cost(ONCE + seconds, memory)
+    fixed = 4 * (COPIES * weights + config.n_members * config.batch_size * row)
+    rows = 4 * (n + size.validation) * (p + q)
+    # Rows for which there is no room are read anew in each epoch.
+    return Cost(ONCE + seconds, fixed + (rows if fixed + rows < 0.8 * available(device) else 3 * BUFFER_BYTES))

@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from gexinfer.engine.blocks import Float
-from gexinfer.engine.device import pick_device
+from gexinfer.engine.device import out_of_memory, pick_device
 from gexinfer.engine.memory import amount, available
 from gexinfer.engine.processes import join
 from gexinfer.engine.report import say, show, warn
@@ -27,11 +27,10 @@ from gexinfer.methods._weights import blend
 CANDIDATES: dict[str, tuple[str, dict[str, Scalar]]] = {
     "ridge": ("ridge", {}),
     "kernel": ("kernel", {}),
+    "residual": ("residual", {}),
     "dgex": ("dgex", {"activation": "relu"}),
-    "dgex, wide": ("dgex", {"hidden": 2000, "dropout": 0.4, "input_noise": 0.5}),
-    "dgex, 2 layers": ("dgex", {"layers": 2, "hidden": 500}),
 }
-COSTS = {"ridge": _cost.of_ridge, "kernel": _cost.of_kernel, "dgex": _cost.of_network}
+COSTS = {"ridge": _cost.of_ridge, "kernel": _cost.of_kernel, "residual": _cost.of_network, "dgex": _cost.of_network}
 # A network for which there is no time is trained for fewer epochs; with fewer than these it would add little.
 EPOCHS = (100, 50, 25, 10)
 # Validation rows on which models are weighed: more would change little.
@@ -86,7 +85,7 @@ def fit(task: Task, config: Auto) -> Model:
         total = sum(member.cost.seconds for member in chosen)
         most = max(member.cost.memory for member in chosen)
         say(
-            f"auto: {', '.join(member.label for member in chosen)}; about {duration(total)} and {amount(most)} on "
+            f"auto: {'; '.join(member.label for member in chosen)}: about {duration(total)} and {amount(most)} on "
             f"{device} (budget {config.budget}, {amount(available(device))} free)"
         )
     room = SHARE * available(torch.device("cpu")) / (4 * len(CANDIDATES) * size.targets)
@@ -98,32 +97,39 @@ def fit(task: Task, config: Auto) -> Model:
     fitted: list[tuple[Member, Model]] = []
     predicted: list[Float] = []
     seconds: list[float] = []
+    interrupted: dict[str, Scalar] = {}
     for member in chosen:
         started = perf_counter()
         try:
             model = member.method.fit(task, member.config)
-        except ArithmeticError as failed:
+            rows = (x for x, _ in watched.blocks())
+            inferred = np.concatenate(list(member.method.predict(model, member.config, rows, task.device)))
+        except (ArithmeticError, MemoryError, RuntimeError) as failed:
+            if not fitted or (isinstance(failed, RuntimeError) and not out_of_memory(failed)):
+                raise
             why_not[member.label] = f"failed: {failed}"
             warn(f"auto: {member.label} is left out: {failed}")
             continue
         except KeyboardInterrupt:
             if not fitted:
                 raise
-            there = ", ".join(other.label for other, _ in fitted)
+            interrupted = {"interrupted": member.label}
+            there = "; ".join(other.label for other, _ in fitted)
             warn(f"auto: interrupted while fitting {member.label}; the model is of {there}.")
             break
         fitted.append((member, model))
-        rows = (x for x, _ in watched.blocks())
-        predicted.append(np.concatenate(list(member.method.predict(model, member.config, rows, task.device))))
+        predicted.append(inferred)
         seconds.append(perf_counter() - started)
         if "epochs_done" in model.notes:
-            break  # interrupted, which the network has told
+            interrupted = {"interrupted": member.label}
+            break  # which the network has told
     weights, how = blend(predicted, measured)
     errors = [float(np.abs(values - measured).mean(dtype=np.float64)) for values in predicted]
     if task.run.progress:
         show(table(fitted, errors, weights, seconds, why_not, how))
     arrays: dict[str, np.ndarray] = {"weights": weights}
-    notes: dict[str, Scalar] = {"members": ", ".join(member.label for member, _ in fitted), "weighed": how}
+    notes: dict[str, Scalar] = {"members": "; ".join(member.label for member, _ in fitted), "weighed": how}
+    notes |= interrupted
     for i, ((member, model), error) in enumerate(zip(fitted, errors, strict=True)):
         arrays |= {f"{i}.{name}": array for name, array in model.arrays.items()}
         notes |= {f"{i}.method": member.method.name, f"{i}.mae": error, f"{i}.weight": float(weights[i].mean())}
@@ -157,7 +163,9 @@ def plan(size: Size, budget: float, device: torch.device) -> tuple[list[Member],
 def duration(seconds: float) -> str:
     """Return a time for people to read."""
     return (
-        f"{seconds:.0f} s"
+        f"{seconds:.1f} s"
+        if seconds < 10
+        else f"{seconds:.0f} s"
         if seconds < 100
         else f"{seconds / 60:.0f} min"
         if seconds < 6000

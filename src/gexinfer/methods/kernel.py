@@ -37,6 +37,8 @@ REACHES = (0.0, 5.0, 2.5, 1.25, 0.6)
 ROUNDS = 8
 # The reach is chosen by at most so many targets.
 SEARCH_TARGETS = 1000
+# Targets whose outliers are drawn in together: each on its own, which of them does not matter.
+AT_ONCE = 1000
 # Inducing rows where memory does not allow the exact solution and nothing else was said.
 INDUCING = 2000
 # Below this share of the largest, a direction of the inducing rows' kernel is rounding.
@@ -216,12 +218,16 @@ def solution(form: Form, X: Tensor, Y: Tensor, notes: dict[str, Any]) -> Model:
 
 
 def refit(task: Task, config: Kernel, model: Model) -> Model:
-    """Return the exact solution with the validation rows among its own; one of inducing rows as it is."""
-    if "n_inducing" in model.notes:
+    """Return the exact solution with the validation rows among its own; as it is where inducing rows stand for all.
+
+    So it is where there is no memory for these rows.
+    """
+    device, sides = pick_device(task.device), (task.train, task.validation)
+    needed = memory(sum(map(len, sides)), task.train.n_landmarks, task.train.n_targets)
+    if "n_inducing" in model.notes or needed > available(device):
         return model
-    device = pick_device(task.device)
-    both = [rows(pairs, len(pairs), task.rng, device) for pairs in (task.train, task.validation)]
-    X, Y = (torch.cat(parts) for parts in zip(*both, strict=True))
+    # Nothing holds the parts once they are put together.
+    X, Y = (torch.cat(parts) for parts in zip(*(rows(p, len(p), task.rng, device) for p in sides), strict=True))
     return solution(form_of(model, config), X, Y, dict(model.notes))
 
 
@@ -233,22 +239,32 @@ def drawn_in(Y: Tensor, lower: Tensor, reach: float) -> Tensor:
     """
     if reach == 0:
         return Y
-    own = torch.cholesky_inverse(lower).diagonal()[:, None]
-    drawn = Y
-    for _ in range(ROUNDS):
-        others = drawn - torch.cholesky_solve(drawn, lower) / own
-        away = Y - others
-        most = reach * away.abs().mean(0)
-        drawn = others + away.clamp_(-most, most)
-    return drawn
+    own = torch.cholesky_inverse(lower).diagonal()[:, None].clone()
+    every = torch.empty_like(Y)
+    for given, drawn in zip(Y.split(AT_ONCE, 1), every.split(AT_ONCE, 1), strict=True):
+        drawn.copy_(given)
+        for _ in range(ROUNDS):
+            others = drawn - torch.cholesky_solve(drawn, lower) / own
+            away = given - others
+            most = reach * away.abs().mean(0)
+            torch.add(others, away.clamp_(-most, most), out=drawn)
+    return every
+
+
+def memory(n: int, n_landmarks: int, n_targets: int) -> int:
+    """Return about how many bytes the exact solution with so many rows takes.
+
+    Inner products, the kernel with what making it takes, its factor; landmarks and targets, those drawn in,
+    coefficients, and those of the model that a refit starts from.
+    """
+    return 4 * (8 * n**2 + n * (2 * n_landmarks + 5 * n_targets))
 
 
 def exact_or_not(
     config: Kernel, n: int, n_landmarks: int, n_targets: int, device: torch.device, tell: bool
 ) -> int | None:
     """Return the number of inducing rows, None for the exact solution; say what memory it takes before it is taken."""
-    # Inner products, the kernel with what making it takes, its factor; landmarks, targets and coefficients.
-    needed, there = 4 * (8 * n**2 + n * (n_landmarks + 2 * n_targets)), available(device)
+    needed, there = memory(n, n_landmarks, n_targets), available(device)
     cost = f"{amount(needed)} for {n:,} training rows, {amount(there)} are free"
     if config.n_inducing is not None:
         return config.n_inducing

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from gexinfer._names import listed
 from gexinfer._record import FittedModel, records
 from gexinfer._slots import SWEEP, SWEEP_CURVES
+from gexinfer.methods import get_method
 from gexinfer.pl._style import DASHES, as_names, colours, dress, legend_below, new_axes, reference_lines, table_in
 
 
@@ -40,7 +41,7 @@ def training(
         Fitted data; reads the models in `uns`, or with `sweep` the tables of `gexinfer.tl.sweep`.
     keys
         The networks, or the settings of the sweep by their names in its table; all where not given. Of a model of
-        several `target_blocks`, each is drawn.
+        several `target_blocks`, each is drawn; of one of `auto` that is named, its networks.
     against
         Models without epochs, drawn at their validation error, or with `sweep` at their test error; all that are there
         where not given.
@@ -94,7 +95,8 @@ def of_models(
 ) -> tuple[list[Curve], dict[str, float]]:
     """Return the curves of the networks in `uns`, and the validation errors of the models beside them."""
     models = records(adata)
-    wanted = list(models) if keys is None else as_names(keys)
+    networks = [name for name, fitted in models.items() if get_method(fitted.method).by_epochs]
+    wanted = networks if keys is None else as_names(keys)
     lines = list(models) if against is None else as_names(against)
     lacking = [name for name in (*wanted, *lines) if name not in models]
     if lacking:
@@ -106,8 +108,10 @@ def of_models(
             label = f"{name}, validation ({validation[best]:.3f})"
             curves.append(Curve(label, validation, best, (f"{name}, training", train)))
     if not curves:
-        raise ValueError(f"None of {wanted} was trained by epochs; run gexinfer.tl.fit(adata, method='dgex') first.")
-    lines = [n for n in lines if not histories(n, models[n]) and "validation_mae" in models[n].model.notes]
+        raise ValueError(
+            f"None of {wanted or list(models)} was trained by epochs; run gexinfer.tl.fit(adata, method='dgex') first."
+        )
+    lines = [n for n in lines if n not in networks and "validation_mae" in models[n].model.notes]
     return curves, {name: float(models[name].model.notes["validation_mae"]) for name in lines}
 
 
@@ -139,9 +143,14 @@ def of_sweep(
 
 def histories(name: str, fitted: FittedModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the training and the validation MAE after each epoch of each network of a model."""
-    arrays = fitted.model.arrays
-    n = sum(slot.endswith("history.validation_mae") for slot in arrays)
-    return {
-        name if n == 1 else f"{name} {b + 1}": (arrays[f"{b}.history.train_mae"], arrays[f"{b}.history.validation_mae"])
-        for b in range(n)
-    }
+    arrays, end = fitted.model.arrays, "history.validation_mae"
+    starts = [slot.removesuffix(end) for slot in arrays if slot.endswith(end)]
+    found = {}
+    for start in sorted(starts, key=lambda start: [int(part) for part in start.split(".")[:-1]]):
+        place = int(start.split(".")[0])
+        if "members" in fitted.model.notes:
+            label = f"{name}: {str(fitted.model.notes['members']).split('; ')[place]}"
+        else:
+            label = name if len(starts) == 1 else f"{name} {place + 1}"
+        found[label] = arrays[f"{start}history.train_mae"], arrays[start + end]
+    return found

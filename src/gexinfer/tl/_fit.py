@@ -72,9 +72,10 @@ def fit(
     """Learn to infer target genes from landmark genes.
 
     Landmarks are the genes flagged in `var["landmark"]`, targets all others. The model learns from the rows that
-    `obs["split"]` marks as train; rows marked validation pick the penalty, the number of neighbours or the epoch. Genes
-    are standardised with the training rows' mean and standard deviation (plus 1e-3) inside the model: give it values on
-    a log scale as they are.
+    `obs["split"]` marks as train; rows marked validation pick the penalty, the number of neighbours or the epoch, and
+    weigh the members of `auto`, which ends by fitting `ridge` and `kernel` among them to these rows as well. Errors on
+    validation rows are from before. Genes are standardised with the training rows' mean and standard deviation (plus
+    1e-3) inside the model: give it values on a log scale as they are.
 
     On a `dask.distributed` client, sums over the training rows of a dask array are taken on its workers.
 
@@ -86,8 +87,8 @@ def fit(
         Of a MuData, the modality with whole transcriptomes; it is read and written as an AnnData is.
     method
         `"auto"`, several of the others as data and time allow, weighed per target by their errors on validation rows;
-        or one of `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`, `"kernel"`,
-        `"dgex"`, `"residual"`, `"ggan"` or `"semigan"`.
+        or one of `"mean"`, `"ols"`, `"ridge"`, `"lasso"`, `"rrr"`, `"knn"`, `"knn_genes"`, `"sample_lasso"`,
+        `"kernel"`, `"dgex"`, `"residual"`, `"ggan"` or `"semigan"`.
     layer
         Layer to learn from; `X` where it is not given.
     targets
@@ -127,9 +128,10 @@ def fit(
     copy
         Return a changed copy instead of changing `adata`.
     **options
-        The method's own. `auto`: `budget`, the time a fit may take. `ridge`: `penalty`, `per_gene`. `lasso`, `sample_lasso`: `penalty`. `rrr`: `rank`, `penalty`.
-        `knn`: `k`, `metric` ("euclidean" or "correlation"), `weights` ("uniform" or "distance"). `knn_genes`: `k`.
-        `kernel`: `kernel` ("arccos", "rbf" or "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `huber`, `n_inducing`.
+        The method's own. `auto`: `budget`, the time a fit may take, e.g. "30s", "5min" or "2h". `ridge`: `penalty`,
+        `per_gene`. `lasso`, `sample_lasso`: `penalty`. `rrr`: `rank`, `penalty`. `knn`: `k`, `metric` ("euclidean" or
+        "correlation"), `weights` ("uniform" or "distance"). `knn_genes`: `k`. `kernel`: `kernel` ("arccos", "rbf" or
+        "laplace"), `depth`, `bandwidth`, `linear`, `penalty`, `huber`, `n_inducing`.
         All networks: `recipe` ("modern" or "paper"), `trunk` ("mlp", "dense", "residual", "conv1d" or "graph"),
         `structure` ("data" or "random"), `layers`, `hidden`, `dropout`, `activation`, `layer_norm`, `weight_norm`,
         `skip`, `input_noise`, `optimiser`, `schedule`, `weight_decay`, `ema`, `epochs`, `batch_size`, `learning_rate`,
@@ -157,10 +159,10 @@ def fit(
     TypeError
         `var["landmark"]` is not bool, or the method has no such option.
     FloatingPointError
-        A network diverged, or the `penalty` of a `kernel` is too weak.
+        A network diverged, or the `penalty` of a `kernel` is too weak; `auto` leaves such a member out.
     KeyboardInterrupt
         A network's training was interrupted in its first epoch, or before all of `target_blocks` had one; later, the
-        best epoch so far becomes the model.
+        best epoch so far becomes the model. Of `auto` those members that are there do, and it raises where none is.
     ValueError
         No landmark or no target, a landmark among the targets, duplicate gene names, NaN or inf, an empty side of the
         split, fewer than 10 training rows, duplicate sample names, an unknown method, `unlabeled` samples that lack
@@ -172,7 +174,7 @@ def fit(
         The values look like raw counts or like standardised ones, a gene is constant, `ols` has too few rows or
         collinear landmarks, the training of a network was interrupted or ran out of memory on the device, a GAN's
         discriminator is at chance, outrun or certain for long, its generator collapses or its other terms outweigh L1,
-        or `unlabeled` or `validation` is on another scale.
+        or `unlabeled` or `validation` is on another scale; a member of `auto` failed, or it was interrupted.
 
     References
     ----------
@@ -314,7 +316,8 @@ def networks_run(
     for name, value in (("checkpoint", checkpoint), ("callback", callback)):
         if value is not None and not method.by_epochs:
             raise ValueError(
-                f"{name}={value!r} is for networks, which learn by epochs; method={method.name!r} does not."
+                f"{name}={value!r} is for networks, which learn by epochs; method={method.name!r} does not. Name one, "
+                "e.g. method='dgex'."
             )
     if callback is not None and not callable(callback):
         raise TypeError(f"callback={callback!r} must be a function of one dict.")

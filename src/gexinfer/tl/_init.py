@@ -19,7 +19,10 @@ from gexinfer.methods._contract import Start
 def model_to_start_from(init: AnnData | FittedModel, method: Method, key: str) -> FittedModel:
     """Return the model that `init` names, which must be of this method."""
     if not method.by_epochs:
-        raise ValueError(f"init= is for networks, which learn by epochs; method={method.name!r} does not.")
+        raise ValueError(
+            f"init= is for networks, which learn by epochs; method={method.name!r} does not. Name one, e.g. "
+            "method='dgex'."
+        )
     if isinstance(init, FittedModel):
         if init.method != method.name:
             raise ValueError(

@@ -97,11 +97,11 @@ def fit_once(
 ) -> tuple[FittedModel, float]:
     """Fit one method without a word; return the model and the seconds it took.
 
-    A network that Ctrl-C has cut short is no model here: it would stand in a table like those that were not.
+    A fit that Ctrl-C has cut short is no model here: it would stand in a table like those that were not.
     """
     started = perf_counter()
     fitted = learn(adata, reference, method, config, method.name, rng=rng, device=device, run=run)
-    if any(note.startswith("epochs_done") for note in fitted.model.notes):
+    if any(note.startswith(("epochs_done", "interrupted")) for note in fitted.model.notes):
         raise KeyboardInterrupt
     return fitted, perf_counter() - started
 

@@ -49,7 +49,7 @@ def unlabeled_samples(unlabeled: Any, adata: AnnData, layer: str | None, places:
         having = [name for name in METHODS if get_method(name).takes_unlabeled]
         raise ValueError(
             f"unlabeled= is for method={listed(having)}, which learns from landmarks alone, too; "
-            f"method={method.name!r} does not."
+            f"method={method.name!r} does not. Name it with method=."
         )
     names = adata.var_names[places]
     if isinstance(unlabeled, AnnData):
