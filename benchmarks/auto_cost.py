@@ -64,6 +64,19 @@ def one(label: str, n: int, held: int, p: int, q: int) -> dict[str, float]:
     return {"foretold_s": cost.seconds, "took_s": seconds, "foretold_mb": cost.memory / 1e6, "took_mb": memory / 1e6}
 
 
+def markdown(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Return the table of docs/methods.md, a test compares them."""
+    lines = [
+        "| member: training + validation rows, landmarks, targets | foretold, s | took, s | foretold, MB | took, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in results["results"].items():
+        seconds = [f"{found[column]:.1f}" for column in ("foretold_s", "took_s")]
+        memory = [f"{found[column]:.0f}" for column in ("foretold_mb", "took_mb")]
+        lines.append(f"| {name} | {' | '.join(seconds + memory)} |")
+    return lines
+
+
 def main() -> None:
     from gexinfer.methods.auto import CANDIDATES
 
@@ -74,7 +87,7 @@ def main() -> None:
                 [sys.executable, __file__, label, *map(str, size)], capture_output=True, text=True, check=True
             )
             found = {name: round(value, 2) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
-            results[f"{label}: {size[0]} + {size[1]} rows, {size[2]} landmarks, {size[3]} targets"] = found
+            results[f"{label}: {size[0]} + {size[1]}, {size[2]}, {size[3]}"] = found
             print(label, size, found, flush=True)
     RESULTS.write_text(json.dumps({"epochs": EPOCHS, "threads": 1, "results": results}, indent=1) + "\n")
 

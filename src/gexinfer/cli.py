@@ -49,7 +49,7 @@ def demo(
         "gexinfer-demo"
     ),
 ) -> None:
-    """Do the whole job on bundled real data, in about a minute."""
+    """Do the whole job on bundled real data, in about two minutes."""
     import matplotlib.pyplot as plt
 
     import gexinfer as gx
@@ -61,6 +61,7 @@ def demo(
         gx.pp.split(ref, groupby="cohort")
         for method in ("mean", "ols", "ridge", "knn", "kernel", "dgex"):
             gx.tl.fit(ref, method=method)
+        gx.tl.fit(ref, budget="45s")
         gx.tl.predict(ref)
         table = gx.tl.evaluate(ref)
         show(table)
@@ -129,7 +130,7 @@ def fit(
 ) -> None:
     """Flag landmarks, split, and fit models on whole transcriptomes.
 
-    Under torchrun its processes train a network together: torchrun --nproc-per-node 4 -m gexinfer fit ...
+    Under torchrun its processes train a network together: torchrun --nproc-per-node 4 -m gexinfer fit -m dgex ...
     """
     import gexinfer as gx
     from gexinfer.engine.report import is_first
@@ -260,7 +261,7 @@ def compare(
         Path | None, typer.Argument(help="Input: .h5ad, .zarr, or a GCT or GCTX; the bundled data where not given.")
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="Which to fit, separated by commas.")
+        str, typer.Option(help="Which to fit, separated by commas; auto, which puts several together, takes minutes.")
     ] = "mean,ols,ridge,rrr,lasso,knn,knn_genes,kernel,dgex",
     out: Annotated[
         Path | None,
