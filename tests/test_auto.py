@@ -151,7 +151,7 @@ def test_weights_follow_what_each_model_is_good_at():
     weights, _ = _weights.blend([y + noise[0], y], y)
     assert weights[1].min() > 0.99
     # With few rows a target's own weights are of no use.
-    assert _weights.blend(list(y[:7] + noise[:, :7]), y[:7])[1] != "weights per target"
+    assert not _weights.blend(list(y[:7] + noise[:, :7]), y[:7])[1].startswith("weights per target")
 
 
 def test_it_is_the_weighted_sum_of_its_members(small, few):
@@ -243,6 +243,47 @@ def test_nor_is_one_for_which_there_is_no_memory(small, few, monkeypatch):
     model = kernel.fit(task_of(small), configure(kernel, {}))
     monkeypatch.setattr("gexinfer.methods.kernel.available", lambda device: 10**5)
     assert kernel.refit(task_of(small), configure(kernel, {}), model) is model
+
+
+def last_fit(monkeypatch, error):
+    """Have the last fit of a kernel end so."""
+
+    def refitting(task, config, model):
+        raise error
+
+    own = replace(get_method("kernel"), refit=refitting)
+    monkeypatch.setattr(module, "get_method", lambda asked: own if asked == "kernel" else get_method(asked))
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("too weak"), MemoryError("none left")])
+def test_nor_is_one_whose_last_fit_fails(small, few, monkeypatch, error):
+    last_fit(monkeypatch, error)
+    with pytest.warns(UserWarning, match=f"auto: kernel stays as it was fitted, without the validation rows: {error}"):
+        fitted = fit(small)
+    assert fitted.model.notes["members"] == "ridge; kernel; small"
+    assert fitted.model.arrays["1.landmarks"].shape[0] == 168
+    last_fit(monkeypatch, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        fit(small)
+
+
+def test_ctrl_c_in_the_last_fit_keeps_the_model(small, few, monkeypatch):
+    last_fit(monkeypatch, KeyboardInterrupt())
+    with pytest.warns(UserWarning, match="auto: interrupted in the last fit of kernel, which stays as it was"):
+        fitted = fit(small)
+    assert fitted.model.arrays["1.landmarks"].shape[0] == 168
+    assert fitted.params()["interrupted"] == "kernel"
+
+
+def test_a_learning_curve_counts_all_rows_that_were_learned_from(small, few):
+    table = gx.tl.learning_curve(small, ["auto"], sizes=[168], repeats=1, progress=False)
+    other = small[(small.obs["split"] == "validation").to_numpy()].copy()
+    other.obs_names = "other-" + other.obs_names
+    # After which no validation row is learned from.
+    gx.tl.fit(small, validation=other, progress=False)
+    gx.tl.predict(small, progress=False)
+    expected = gx.tl.evaluate(small, key="auto").loc["auto", "mae"]
+    assert table.set_index("model").loc["auto", "mae"] == pytest.approx(expected, rel=1e-5)
 
 
 SIZES = {"small": Size(168, 36, 60, 90), "bulk": Size(1114, 139, 978, 2000), "large": Size(100_000, 5000, 978, 11_000)}
@@ -404,7 +445,7 @@ def test_it_survives_files(small, few, tmp_path):
     expected = small.layers["auto"].copy()
     small.write_h5ad(tmp_path / "a.h5ad")
     small.write_zarr(tmp_path / "a.zarr")
-    with pytest.raises(ValueError, match="include_samples=True"):
+    with pytest.raises(ValueError, match="168 training and 36 validation samples, .* include_samples=True"):
         gx.io.write_model(fitted, tmp_path / "a.safetensors")
     gx.io.write_model(fitted, tmp_path / "a.safetensors", include_samples=True)
     sources = [ad.read_h5ad(tmp_path / "a.h5ad"), ad.read_zarr(tmp_path / "a.zarr")]

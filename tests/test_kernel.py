@@ -138,6 +138,8 @@ def test_beyond_the_memory_inducing_rows_are_used_and_that_is_said(small, monkey
     assert small.uns["kernel"]["params"]["n_inducing"] == 50
     assert "exact would take 1 MB for 168 training rows" in caplog.text
     assert "50 rows stand for all (n_inducing=50)" in caplog.text
+    with pytest.warns(UserWarning, match="huber=2 is for the exact solution, for which there is no memory"):
+        gx.tl.fit(small, "kernel", huber=2.0, progress=False)
 
 
 def test_the_memory_is_said_before_it_is_taken(small, caplog):

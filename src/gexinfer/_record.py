@@ -67,8 +67,16 @@ class FittedModel:
 
     @property
     def holds_samples(self) -> bool:
-        """Whether the model contains training samples, which identify people."""
+        """Whether the model contains samples that it was fitted to, which identify people."""
         return get_method(self.method).holds_samples
+
+    @property
+    def samples_held(self) -> str:
+        """Which samples are in a model that holds some, for messages."""
+        # A last fit is made to both, but not to the rows of another object.
+        both = get_method(self.method).ends_with_refit and self.provenance["validated_on"] == "adata"
+        validation = f" and {self.provenance['n_validation']:,} validation" if both else ""
+        return f"{self.provenance['n_train']:,} training{validation} samples"
 
     @property
     def n_members(self) -> int:

@@ -87,8 +87,8 @@ def write_model(
     key
         Name of the model, needed where an AnnData holds several.
     include_samples
-        Needed for methods that keep their training samples (`knn`): whoever gets the file gets the expression profiles
-        of those people.
+        Needed for methods that keep samples that they were fitted to (`auto`, `knn`, `sample_lasso`, `kernel`): whoever
+        gets the file gets the expression profiles of those people.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def write_model(
     TypeError
         `model` is neither.
     ValueError
-        The path has another ending, or the model holds training samples and `include_samples` was not given.
+        The path has another ending, or the model holds samples and `include_samples` was not given.
     """
     path = Path(path)
     if not isinstance(model, AnnData | FittedModel):
@@ -109,8 +109,8 @@ def write_model(
     fitted = only(model, key, "adata") if isinstance(model, AnnData) else model
     if fitted.holds_samples and not include_samples:
         raise ValueError(
-            f"A {fitted.method!r} model holds its {fitted.provenance['n_train']:,} training samples, and expression "
-            "profiles identify people. Pass include_samples=True to write them all the same, or share a model that "
+            f"A {fitted.method!r} model holds its {fitted.samples_held}, and expression profiles "
+            "identify people. Pass include_samples=True to write them all the same, or share a model that "
             "holds none, e.g. ridge."
         )
     partial = path.with_name(path.name + ".partial")

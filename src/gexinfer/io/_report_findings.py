@@ -76,7 +76,7 @@ def findings(judged: AnnData, fitted: FittedModel, name: str) -> Iterator[str]:
         yield "It was fitted on values that look like raw counts: its errors are those of the few highest genes."
     if fitted.holds_samples:
         yield (
-            f"The model holds its {n:,} training samples, and expression profiles identify people. Do not pass the "
+            f"The model holds its {fitted.samples_held}, and expression profiles identify people. Do not pass the "
             "model on without their consent; this page does not hold them."
         )
 

@@ -105,7 +105,7 @@ def fit(task: Task, config: Auto) -> Model:
             rows = (x for x, _ in watched.blocks())
             inferred = np.concatenate(list(member.method.predict(model, member.config, rows, task.device)))
         except (ArithmeticError, MemoryError, RuntimeError) as failed:
-            if not fitted or (isinstance(failed, RuntimeError) and not out_of_memory(failed)):
+            if not fitted or not one_can_do_without(failed):
                 raise
             why_not[member.label] = f"failed: {failed}"
             warn(f"auto: {member.label} is left out: {failed}")
@@ -136,6 +136,11 @@ def fit(task: Task, config: Auto) -> Model:
         notes |= {f"{i}.option.{name}": value for name, value in member.options.items()}
         notes |= {f"{i}.note.{name}": value for name, value in model.notes.items()}
     return Model(arrays, notes)
+
+
+def one_can_do_without(failed: Exception) -> bool:
+    """Whether the others do where this has failed; a `RuntimeError` that is not of memory is a bug."""
+    return not isinstance(failed, RuntimeError) or out_of_memory(failed)
 
 
 def plan(size: Size, budget: float, device: torch.device) -> tuple[list[Member], dict[str, str]]:
@@ -231,12 +236,26 @@ def jacobian(model: Model, config: Auto, X: Float, weights: Float, device: str) 
 
 
 def refit(task: Task, config: Auto, model: Model) -> Model:
-    """Fit the members that can once more, to training and validation rows; weights and settings stay."""
+    """Fit the members that can once more, to training and validation rows; weights and settings stay.
+
+    One that fails stays as it is: with more rows the same penalty may be too weak, or there is no memory.
+    """
     arrays, notes = dict(model.arrays), dict(model.notes)
-    for i, (method, settings, part, _) in enumerate(members(model)):
+    labels = str(notes["members"]).split("; ")
+    for i, (label, (method, settings, part, _)) in enumerate(zip(labels, members(model), strict=True)):
         if method.refit is None:
             continue
-        again = method.refit(task, settings, part)
+        try:
+            again = method.refit(task, settings, part)
+        except (ArithmeticError, MemoryError, RuntimeError) as failed:
+            if not one_can_do_without(failed):
+                raise
+            warn(f"auto: {label} stays as it was fitted, without the validation rows: {failed}")
+            continue
+        except KeyboardInterrupt:
+            notes["interrupted"] = label
+            warn(f"auto: interrupted in the last fit of {label}, which stays as it was, without the validation rows.")
+            break
         arrays |= {f"{i}.{name}": array for name, array in again.arrays.items()}
         notes |= {f"{i}.note.{name}": value for name, value in again.notes.items()}
     return replace(model, arrays=arrays, notes=notes)

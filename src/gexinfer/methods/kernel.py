@@ -18,7 +18,7 @@ from gexinfer.engine.blocks import Float, Pairs
 from gexinfer.engine.device import pick_device
 from gexinfer.engine.memory import amount, available
 from gexinfer.engine.moments import moments
-from gexinfer.engine.report import say, steps
+from gexinfer.engine.report import say, steps, warn
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
 from gexinfer.methods._linear import Spectrum, about_zero
 
@@ -193,6 +193,10 @@ def fit(task: Task, config: Kernel) -> Model:
     if config.n_inducing is not None and config.n_inducing > n:
         raise ValueError(f"n_inducing={config.n_inducing} is more than the {n} training rows; leave it out to use all.")
     inducing = exact_or_not(config, n, task.train.n_landmarks, task.train.n_targets, device, task.run.progress)
+    if inducing is not None and config.huber:
+        warn(
+            f"kernel: huber={config.huber:g} is for the exact solution, for which there is no memory; it does nothing."
+        )
     X, Y = rows(task.train, SEARCH_ROWS, task.rng, device)
     unit = Inner.of(X, X, len(X)).median_distance()
     form, penalty, reach = config.forms(unit)[0], config.penalties[0], config.reaches[0]

@@ -174,7 +174,8 @@ def fit(
         The values look like raw counts or like standardised ones, a gene is constant, `ols` has too few rows or
         collinear landmarks, the training of a network was interrupted or ran out of memory on the device, a GAN's
         discriminator is at chance, outrun or certain for long, its generator collapses or its other terms outweigh L1,
-        or `unlabeled` or `validation` is on another scale; a member of `auto` failed, or it was interrupted.
+        or `unlabeled` or `validation` is on another scale; a member of `auto` failed, or it was interrupted;
+        or `huber` is given to a `kernel` for whose exact solution there is no memory.
 
     References
     ----------
@@ -243,8 +244,12 @@ def learn(
     run: Run,
     source: FittedModel | None = None,
     unlabeled: Pairs | None = None,
+    refit: bool = True,
 ) -> FittedModel:
-    """Fit one method and tell how far off it is on the validation rows."""
+    """Fit one method and tell how far off it is on the validation rows.
+
+    Without `refit` none learns from these as well, so that the training rows are all that a model has learned from.
+    """
     sides, scale, standardised = reference.sides, reference.moments.scale, reference.moments.standardised()
     train, validation = sides.train, sides.validation
     task = Task(
@@ -296,7 +301,7 @@ def learn(
     if len(validation):
         mae, known = held_out(fitted, task)
         model = Model(model.arrays, {**model.notes, "validation_mae": mae})
-        if method.ends_with_refit and method.refit is not None and sides.validation_in == "adata":
+        if refit and method.ends_with_refit and method.refit is not None and sides.validation_in == "adata":
             model = method.refit(task, config, model)
         fitted = replace(fitted, model=model, known={**fitted.known, **known})
         error = f", validation MAE {mae:.4f} standard deviations"

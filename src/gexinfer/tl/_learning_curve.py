@@ -50,11 +50,12 @@ def learning_curve(
 
     Models learn from parts of the training rows; validation and test rows stay. The parts are drawn at random, and each
     holds the smaller ones of its repeat. Where the split was grouped, whole groups are drawn, because rows of all
-    cohorts would show too good a beginning of the curve: a study with few samples has few cohorts.
+    cohorts would show too good a beginning of the curve: a study with few samples has few cohorts. `auto` does without
+    its last fit, to validation rows as well, so that no method has learned from more rows than a size says.
 
     Every error is in standard deviations of *all* training rows (plus 1e-3), whatever part a model has learned from
     and standardises by, so that errors at all sizes are in one unit and those at the last are what
-    `gexinfer.tl.evaluate` reports.
+    `gexinfer.tl.evaluate` reports, of `auto` without that last fit.
 
     Parameters
     ----------
@@ -150,8 +151,9 @@ def learning_curve(
                         run = watched_run(partial(advance, 0), f"{name}, {label}")
                         row = dict.fromkeys([*SCORES, "seconds"], np.nan)
                         with troubles.kept(name, label):
+                            # Validation rows do not count among a size, and where it is small they are most of all.
                             fitted, seconds = fit_once(
-                                adata, reference, method, config, rng=rng + repeat, device=device, run=run
+                                adata, reference, method, config, rng=rng + repeat, device=device, run=run, refit=False
                             )
                             row = {**scores_of(fitted, test, scale, device), "seconds": seconds}
                         rows += [{"model": name, "size": size, **known, **row} for size in sized]

@@ -93,14 +93,22 @@ def target_scale(reference: Reference) -> Scale:
 
 
 def fit_once(
-    adata: AnnData, reference: Reference, method: Method, config: Any, *, rng: int, device: str, run: Run
+    adata: AnnData,
+    reference: Reference,
+    method: Method,
+    config: Any,
+    *,
+    rng: int,
+    device: str,
+    run: Run,
+    refit: bool = True,
 ) -> tuple[FittedModel, float]:
     """Fit one method without a word; return the model and the seconds it took.
 
     A fit that Ctrl-C has cut short is no model here: it would stand in a table like those that were not.
     """
     started = perf_counter()
-    fitted = learn(adata, reference, method, config, method.name, rng=rng, device=device, run=run)
+    fitted = learn(adata, reference, method, config, method.name, rng=rng, device=device, run=run, refit=refit)
     if any(note.startswith(("epochs_done", "interrupted")) for note in fitted.model.notes):
         raise KeyboardInterrupt
     return fitted, perf_counter() - started
