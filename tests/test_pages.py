@@ -23,6 +23,7 @@ from test_gctx import write_gctx
 import gexinfer as gx
 from gexinfer.methods.dgex import DGEX
 from gexinfer.methods.ggan import GGAN
+from gexinfer.methods.residual import Residual
 from gexinfer.methods.semigan import SemiGAN
 from gexinfer.pp._match_genes import genes
 from gexinfer.pp._panels import bundled
@@ -262,6 +263,9 @@ def test_the_recipes_on_the_page_are_those_of_the_code():
         assert value == literal_eval(told[told.index("(") :])
     assert GGAN().adversarial == GGAN(recipe="paper").adversarial == "least_squares"
     assert (DGEX().loss, DGEX(recipe="paper").loss) == ("l1", "mse")
+    differs = {f.name for f in fields(DGEX) if getattr(DGEX(), f.name) != getattr(Residual(), f.name)}
+    assert differs == {"epochs", "input_noise"}
+    assert (Residual().epochs, Residual().input_noise) == (200, None)
 
 
 def test_the_search_on_the_page_is_that_which_was_measured():
@@ -276,6 +280,20 @@ def test_the_search_on_the_page_is_that_which_was_measured():
         # With 381 training samples of Affymetrix no claim is made.
         if task.endswith("random") and not task.startswith("affymetrix"):
             assert found["the recipe"]["test"] < found["ridge"]["test"], task
+
+
+def test_the_ablation_on_the_page_is_that_which_was_measured():
+    ablation, results = benchmark("ablation")
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for rows in ablation.TABLES:
+        assert "\n".join(ablation.markdown(results, rows)) in page
+    for found in results.values():
+        # What the page says of it.
+        assert found["residual"]["0"] < found["ridge"]["0"]
+        for row in ("mixup", "output of rank 64", "squared error", "leave-one-out residuals"):
+            assert found[row]["0"] > found["residual"]["0"], row
+        pretrained = min(found[row]["0"] for row in ablation.PRETRAINED if not row.startswith("dgex"))
+        assert pretrained > found["twice the epochs"]["0"]
 
 
 def test_what_the_gan_adds_is_that_which_was_measured():
