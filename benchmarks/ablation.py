@@ -265,6 +265,7 @@ BASES: dict[str, tuple[type | None, dict[str, Any]]] = {
     "residual": (Whole, {}),
 }
 OTHERS: dict[str, tuple[type, dict[str, Any]]] = {"dgex, twice the epochs": (Plain, {"epochs": 120})}
+TABLES = ({**BASES, **OTHERS, **INGREDIENTS}, PRETRAINED, FAILED)
 ROWS = {**BASES, **OTHERS, **INGREDIENTS, **PRETRAINED, **FAILED}
 
 

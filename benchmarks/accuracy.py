@@ -201,23 +201,27 @@ def read() -> dict:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def table(results: dict, side: str, of: str = "mae") -> pd.DataFrame:
-    """Return the mean over splits of a kind, data sets x methods; a method counts where it was run on all of them."""
-    means = {}
-    for name, found in results.items():
-        if name == "curve":
-            continue
-        by_split = pd.DataFrame(
-            {kind: {m: row[of] for m, row in rows.items()} for kind, rows in found.items() if kind.startswith(side)}
-        )
-        means[name] = by_split.reindex(list(METHODS)).mean(axis=1, skipna=False)
-    return pd.DataFrame(means).T
+def by_split(results: dict, name: str, side: str, of: str = "mae") -> pd.DataFrame:
+    """Return what was measured on the splits of a kind of one data set, methods x splits."""
+    rows = {kind: row for kind, row in results[name].items() if kind.startswith(side)}
+    return pd.DataFrame({k: {m: found[of] for m, found in row.items()} for k, row in rows.items()}).reindex(
+        list(METHODS)
+    )
+
+
+def table(results: dict, side: str) -> pd.DataFrame:
+    """Return the mean MAE over the splits on which a method was run, data sets x methods."""
+    return pd.DataFrame({name: by_split(results, name, side).mean(axis=1) for name in SETS if name in results}).T
 
 
 def gains(results: dict, side: str) -> pd.DataFrame:
-    """Return how much lower each method's error is than ridge's: the mean over splits."""
-    found = table(results, side)
-    return 1 - found.div(found["ridge"], axis=0)
+    """Return how much lower each method's MAE is than ridge's on the same splits, data sets x methods."""
+    lower = {}
+    for name in table(results, side).index:
+        errors = by_split(results, name, side)
+        of_ridge = errors.notna().mul(errors.loc["ridge"], axis=1).sum(axis=1)
+        lower[name] = 1 - errors.sum(axis=1, min_count=1) / of_ridge
+    return pd.DataFrame(lower).T
 
 
 def markdown(results: dict, side: str) -> list[str]:

@@ -23,6 +23,7 @@ from test_gctx import write_gctx
 import gexinfer as gx
 from gexinfer.methods.dgex import DGEX
 from gexinfer.methods.ggan import GGAN
+from gexinfer.methods.residual import Residual
 from gexinfer.methods.semigan import SemiGAN
 from gexinfer.pp._match_genes import genes
 from gexinfer.pp._panels import bundled
@@ -262,6 +263,9 @@ def test_the_recipes_on_the_page_are_those_of_the_code():
         assert value == literal_eval(told[told.index("(") :])
     assert GGAN().adversarial == GGAN(recipe="paper").adversarial == "least_squares"
     assert (DGEX().loss, DGEX(recipe="paper").loss) == ("l1", "mse")
+    differs = {f.name for f in fields(DGEX) if getattr(DGEX(), f.name) != getattr(Residual(), f.name)}
+    assert differs == {"epochs", "input_noise"}
+    assert (Residual().epochs, Residual().input_noise) == (200, None)
 
 
 def test_the_search_on_the_page_is_that_which_was_measured():
@@ -276,6 +280,20 @@ def test_the_search_on_the_page_is_that_which_was_measured():
         # With 381 training samples of Affymetrix no claim is made.
         if task.endswith("random") and not task.startswith("affymetrix"):
             assert found["the recipe"]["test"] < found["ridge"]["test"], task
+
+
+def test_the_ablation_on_the_page_is_that_which_was_measured():
+    ablation, results = benchmark("ablation")
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for rows in ablation.TABLES:
+        assert "\n".join(ablation.markdown(results, rows)) in page
+    for found in results.values():
+        # What the page says of it.
+        assert found["residual"]["0"] < found["ridge"]["0"]
+        for row in ("mixup", "output of rank 64", "squared error", "leave-one-out residuals"):
+            assert found[row]["0"] > found["residual"]["0"], row
+        pretrained = min(found[row]["0"] for row in ablation.PRETRAINED if not row.startswith("dgex"))
+        assert pretrained > found["twice the epochs"]["0"]
 
 
 def test_what_the_gan_adds_is_that_which_was_measured():
@@ -508,3 +526,23 @@ def test_learning_curves_sweeps_and_tuning_are_those_that_were_measured():
     trials = tuning.table_of(results["tune"]["trials"])
     assert (trials["state"] == "pruned").sum() == 6
     assert f"{1 - trials['epochs_run'].sum() / 600:.0%}".replace("%", " % of the epochs") in page
+
+
+def test_how_good_it_is_is_that_which_was_measured():
+    accuracy, results = benchmark("accuracy")
+    page = (ROOT / "docs" / "accuracy.md").read_text()
+    errors = {side: accuracy.table(results, side) for side in ("random", "cohort")}
+    gains = {side: accuracy.gains(results, side)["auto"] for side in errors}
+    for side, found in errors.items():
+        assert "\n".join(accuracy.markdown(results, side)) in page, side
+        assert (found.idxmin(axis=1) == "auto").all(), side
+        for name in found.index:
+            by_split = accuracy.by_split(results, name, side)
+            assert by_split.loc[["ridge", "auto"]].notna().all(axis=None)
+            # What the page claims: in no split is it worse than ridge by more than half a percent.
+            assert (by_split.loc["auto"] < 1.005 * by_split.loc["ridge"]).all(), (name, side)
+    assert gains["random"]["compendium"] > 0.15
+    assert gains["cohort"].mean() > 0.04
+    for name, found in results["curve"].items():
+        for size, row in found.items():
+            assert min(row, key=row.get) == "auto", (name, size)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from gexinfer.engine.blocks import BLOCK_ROWS
 from gexinfer.engine.feed import BUFFER_BYTES
 from gexinfer.engine.loop import COPIES
 from gexinfer.engine.memory import available
@@ -81,7 +82,8 @@ def of_network(size: Size, config: Any, device: torch.device) -> Cost:
     steps = config.epochs * -(-n // config.batch_size)
     seconds = work / speed(device) + steps * (STEP.get(device.type, STEP["cuda"]) + 8 * weights / speed(device))
     row = p + 4 * config.layers * config.hidden + 3 * q
-    fixed = 4 * (COPIES * weights + config.n_members * config.batch_size * row)
+    # What a batch leaves behind until its gradient is known; and a block of rows that judges.
+    fixed = 4 * (COPIES * weights + config.n_members * (config.batch_size + min(n, BLOCK_ROWS)) * row)
     rows = 4 * (n + size.validation) * (p + q)
     # Rows for which there is no room are read anew in each epoch.
     return Cost(ONCE + seconds, fixed + (rows if fixed + rows < 0.8 * available(device) else 3 * BUFFER_BYTES))
