@@ -29,6 +29,8 @@ METHODS = {
 
 def get_method(name: str) -> Method:
     """Return the method of that name."""
+    if not isinstance(name, str):
+        raise TypeError(f"method={name!r} must be the name of one method; gexinfer.tl.compare fits several.")
     if name not in METHODS:
         raise ValueError(f"method={name!r} is not a method of gexinfer; choose one of {', '.join(METHODS)}.")
     return import_module(f"gexinfer.methods.{name}").METHOD

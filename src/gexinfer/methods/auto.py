@@ -35,6 +35,8 @@ COSTS = {"ridge": _cost.of_ridge, "kernel": _cost.of_kernel, "residual": _cost.o
 EPOCHS = (100, 50, 25, 10)
 # Validation rows on which models are weighed: more would change little.
 MOST_ROWS = 1000
+# With fewer, their choice is mostly chance.
+FEW_ROWS = 10
 # Of what is free, so much is taken for what the models infer for these rows.
 SHARE = 0.25
 
@@ -92,6 +94,11 @@ def fit(task: Task, config: Auto) -> Model:
     picks = np.unique(
         np.linspace(0, size.validation - 1, int(min(size.validation, MOST_ROWS, max(room, 10)))).astype(int)
     )
+    if size.validation < FEW_ROWS:
+        warn(
+            f"auto: {size.validation} validation rows say little about which model is best; with "
+            f"gexinfer.pp.split(adata, fractions=(.7, .2, .1)) there are more, and groupby= stays what it was."
+        )
     watched = task.validation.select(picks)
     _, measured = watched.arrays()
     fitted: list[tuple[Member, Model]] = []
@@ -126,7 +133,9 @@ def fit(task: Task, config: Auto) -> Model:
     weights, how = blend(predicted, measured)
     errors = [float(np.abs(values - measured).mean(dtype=np.float64)) for values in predicted]
     if task.run.progress:
-        show(table(fitted, errors, weights, seconds, why_not, how))
+        mixed = sum(values * share for values, share in zip(predicted, weights, strict=True))
+        together = float(np.abs(mixed - measured).mean(dtype=np.float64))
+        show(table(fitted, errors, weights, seconds, why_not, together, how))
     arrays: dict[str, np.ndarray] = {"weights": weights}
     notes: dict[str, Scalar] = {"members": "; ".join(member.label for member, _ in fitted), "weighed": how}
     notes |= interrupted
@@ -184,13 +193,15 @@ def table(
     weights: Float,
     seconds: list[float],
     why_not: Mapping[str, str],
+    together: float,
     how: str,
 ) -> Table:
     """Return what was chosen and why."""
-    grid = Table("member", "MAE val", "weight", "took", "foretold", title=f"auto: {how}")
+    grid = Table("member", "MAE val", "mean weight", "took", "foretold", title=f"auto: {how}")
     for (member, _), error, weight, took in zip(fitted, errors, weights, seconds, strict=True):
         cells = f"{error:.4f}", f"{weight.mean():.2f}", duration(took), duration(member.cost.seconds)
         grid.add_row(member.label, *cells)
+    grid.add_row("all together", f"{together:.4f}", "", duration(sum(seconds)), "")
     for label, why in why_not.items():
         grid.add_row(label, "–", "–", "–", why)
     return grid
