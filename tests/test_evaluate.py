@@ -274,13 +274,13 @@ def test_predictions_that_are_not_finite_are_refused(fitted):
 
 
 def test_an_object_without_targets_has_no_truth(fitted):
-    with pytest.raises(ValueError, match="holds none of the 90 targets of 'mean', so there is no truth"):
+    with pytest.raises(ValueError, match="holds none of the 90 targets of 'auto', so there is no truth"):
         gx.tl.evaluate(fitted[:, fitted.var["landmark"].to_numpy()].copy())
 
 
 def test_rows_the_model_has_seen_are_no_test_rows(fitted):
     gx.pp.split(fitted, rng=99)
-    with pytest.raises(ValueError, match=r"of the 24 rows .* 'test' were training or validation rows of 'mean'.*fit"):
+    with pytest.raises(ValueError, match=r"of the 24 rows .* 'test' were training or validation rows of 'auto'.*fit"):
         gx.tl.evaluate(fitted)
 
 

@@ -243,10 +243,10 @@ def test_samples_that_lack_landmarks_are_filled_in(fitted):
         (
             {"key": "knn"},
             ValueError,
-            "method='knn' has no slopes.*Models of method='mean', 'ols'.*'kernel', 'dgex'.*have",
+            "method='knn' has no slopes.*Models of method='auto', 'mean', 'ols'.*'kernel', 'dgex'.*have",
         ),
         ({"key": "sample_lasso"}, ValueError, "method='sample_lasso' has no slopes"),
-        ({}, ValueError, "several models, 'mean'.*name the one to explain: key="),
+        ({}, ValueError, "several models, 'auto', 'mean'.*name the one to explain: key="),
         ({"key": "ridge", "how": "shap"}, ValueError, "how='shap' is not known; choose one of gradient, integrated"),
         ({"key": "ridge", "n_samples": 0}, ValueError, "n_samples=0 must be a whole number of at least 1"),
         ({"key": "ridge", "genes": []}, ValueError, "genes= selects no gene; leave it out for all 90 targets"),
@@ -414,7 +414,7 @@ def test_partial_dependence_is_the_mean_of_predictions_with_one_landmark_moved(f
 
 def test_what_partial_dependence_refuses(fitted):
     landmark, target = records(fitted)["dgex"].landmarks[4], records(fitted)["dgex"].targets[6]
-    with pytest.raises(ValueError, match=f"target='{landmark}' is no target of 'mean'; its 90 targets start with"):
+    with pytest.raises(ValueError, match=f"target='{landmark}' is no target of 'auto'; its 90 targets start with"):
         gx.tl.partial_dependence(fitted, landmark, target, progress=False)
     with pytest.raises(ValueError, match="n_points=1 must be a whole number of at least 2"):
         gx.tl.partial_dependence(fitted, target, landmark, n_points=1, progress=False)

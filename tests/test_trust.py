@@ -149,7 +149,7 @@ def test_what_is_refused(small, fitted, query):
         ValueError, match=r"trusted_only=True: nobody knows yet.*'ridge'.*gexinfer.tl.trust\(ref, key='ridge'\)"
     ):
         gx.tl.predict(query, model=fitted, key="ridge", output="anndata", trusted_only=True, progress=False)
-    with pytest.raises(ValueError, match="several models, 'mean', 'ols'.*name one of them with key="):
+    with pytest.raises(ValueError, match="several models, 'auto', 'mean', 'ols'.*name one of them with key="):
         gx.tl.trust(fitted)
     with pytest.raises(KeyError, match="no gexinfer model 'rigde'"):
         gx.tl.trust(fitted, key="rigde")
