@@ -134,9 +134,13 @@ def test_what_was_filled_is_no_stale_prediction(fitted):
     measured = fitted.copy()
     fitted.X[rows[0], np.flatnonzero(fitted.var["landmark"])[:4]] = np.nan
     gx.tl.predict(fitted, key=["ridge", "sample_lasso"], progress=False)
-    gx.tl.evaluate(fitted, key="sample_lasso")
+    by_lasso = gx.tl.evaluate(fitted, key="sample_lasso")
     fitted.X = measured.X
-    gx.tl.evaluate(fitted, key="ridge")
+    by_ridge = gx.tl.evaluate(fitted, key="ridge")
+    assert by_lasso.loc["sample_lasso", "n_samples"] == by_ridge.loc["ridge", "n_samples"] == len(rows)
+    fitted.layers["ridge"][rows] += 1
+    with pytest.raises(ValueError, match=r"does not hold what adata.uns\['ridge'\] predicts"):
+        gx.tl.evaluate(fitted, key="ridge")
 
 
 def test_many_patterns_in_many_threads_are_forgotten_again():
