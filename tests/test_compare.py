@@ -56,6 +56,11 @@ def test_what_is_wrong_is_said_before_anything_is_fitted(small, methods, error, 
     assert not small.layers
 
 
+def test_a_generator_is_no_seed_for_several_fits(small):
+    with pytest.raises(TypeError, match=r"rng=.* must be a whole number from 0 on"):
+        gx.tl.compare(small, ["mean"], rng=np.random.default_rng(0), progress=False)
+
+
 @pytest.mark.parametrize(
     ("methods", "spoil", "match"),
     [

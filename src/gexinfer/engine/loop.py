@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
@@ -19,7 +18,7 @@ from gexinfer.engine import checkpoint
 from gexinfer.engine.blocks import Float, Indices, Pairs, row_slices
 from gexinfer.engine.device import has_fast_bfloat16, idle_gpus, out_of_memory
 from gexinfer.engine.feed import WINDOW, Feed, Resident, Streamed, buffer_rows, row_bytes, shuffled
-from gexinfer.engine.memory import amount, available
+from gexinfer.engine.memory import amount, available, taken
 from gexinfer.engine.processes import Processes, join
 from gexinfer.engine.report import is_first, say, steps, warn
 from gexinfer.engine.run import Run
@@ -312,7 +311,7 @@ class Training:
         self.history.append(entry)
         self.save(epoch)
         self.complain(epoch)
-        memory = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else resident_bytes()
+        memory = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else taken()
         return {
             "title": plan.title,
             "epoch": epoch,
@@ -515,7 +514,3 @@ def identity(
         "the seeds": plan.seed,
         "the first weights": checkpoint.digest(p.detach().cpu().numpy() for p in network.parameters.values()),
     }
-
-
-def resident_bytes() -> int:
-    return psutil.Process().memory_info().rss

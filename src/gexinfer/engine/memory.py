@@ -1,4 +1,4 @@
-"""How much memory there is to work with."""
+"""How much memory there is to work with, and how much is taken."""
 
 from __future__ import annotations
 
@@ -35,8 +35,13 @@ def available(device: torch.device) -> int:
         import resource
 
         used = psutil.Process().memory_info()
-        for kind, taken in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)):
+        for kind, held in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, used.data)):
             limited = resource.getrlimit(kind)[0]
             if limited != resource.RLIM_INFINITY:
-                free = min(free, limited - taken)
+                free = min(free, limited - held)
     return max(free, 0)
+
+
+def taken() -> int:
+    """Return the bytes that this process holds in the machine's memory."""
+    return psutil.Process().memory_info().rss

@@ -27,7 +27,8 @@ from gexinfer.io._report_page import page
 from gexinfer.tl._answers import OF_SAMPLES
 from gexinfer.tl._coverage import coverage
 from gexinfer.tl._evaluate import evaluate
-from gexinfer.tl._predict import first_layer, predict
+from gexinfer.tl._models import first_layer
+from gexinfer.tl._predict import predict
 from gexinfer.tl._trust import FEWEST_ROWS, trust
 
 # The share of held-out values that an interval of the report is to hold.

@@ -15,7 +15,7 @@ MARKERS = "os^Dv"
 
 
 def coverage(
-    adata: AnnData, keys: str | Sequence[str] | None = None, *, kind: str = "genes by error", ax: Axes | None = None
+    adata: AnnData, key: str | Sequence[str] | None = None, *, kind: str = "genes by error", ax: Axes | None = None
 ) -> Axes:
     """Draw the share of measured values that intervals hold, part by part, one line a model.
 
@@ -23,7 +23,7 @@ def coverage(
     ----------
     adata
         Data with `uns["gexinfer_coverage"]`, which `gexinfer.tl.coverage` writes.
-    keys
+    key
         The models; all in the table where not given.
     kind
         Which parts: `"genes by error"`, `"samples by novelty"`, or the column of `obs` that `gexinfer.tl.coverage` was
@@ -46,7 +46,7 @@ def coverage(
             "gexinfer.tl.coverage(adata)."
         )
     table = adata.uns[COVERAGE]
-    wanted = list(dict.fromkeys(table["model"])) if keys is None else as_names(keys)
+    wanted = list(dict.fromkeys(table["model"])) if key is None else as_names(key)
     for what, asked in (("model", wanted), ("kind", [kind])):
         lacking = [name for name in asked if name not in set(table[what])]
         if lacking:

@@ -12,14 +12,14 @@ from gexinfer._slots import gene_slot
 from gexinfer.pl._style import DASHES, colours, dress, gene_errors, legend_below, new_axes
 
 
-def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
+def error_density(adata: AnnData, key: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
     """Draw the density of per-gene errors, one curve a model: figure 2 of the D-GEX paper.
 
     Parameters
     ----------
     adata
         Evaluated data; reads `varm["gexinfer_mae"]`.
-    keys
+    key
         The models; all that were evaluated where not given.
     ax
         Where to draw; new axes where it is not given.
@@ -40,7 +40,7 @@ def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax
     ----------
     Chen et al., Bioinformatics 2016, 32:1832.
     """
-    errors = gene_errors(adata, keys)
+    errors = gene_errors(adata, key)
     if errors.isna().all(axis=None):
         raise ValueError(
             f"adata.varm[{gene_slot('mae')!r}] is NaN throughout for {listed(errors.columns)}: all genes were constant "

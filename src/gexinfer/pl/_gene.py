@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 
 from gexinfer._names import lacking, listed, locate, meant
 from gexinfer._record import FittedModel
-from gexinfer._slots import SPLIT, group_codes, layer_names, matrix, split_rows
+from gexinfer._slots import group_codes, layer_names, matrix
 from gexinfer.engine.blocks import Wide, dense, in_row_order
 from gexinfer.pl._style import FONT, UNITS, colours, dress, new_axes
-from gexinfer.tl._evaluate import check_truth, refuse_seen
 from gexinfer.tl._intervals import bound_names
-from gexinfer.tl._predicted import one_predicted
+from gexinfer.tl._models import one_predicted
+from gexinfer.tl._test_rows import check_truth, refuse_seen, test_rows
 
 # More colours could not be told apart.
 MOST_GROUPS = 8
@@ -53,9 +53,7 @@ def gene(
     name, fitted = one_predicted(adata, key)
     column = inferred_column(adata, gene, fitted, name)
     check_truth(adata, fitted, name)
-    test = split_rows(adata, "test")
-    if len(test) == 0:
-        raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")
+    test = test_rows(adata)
     refuse_seen(adata, test, fitted, name)
 
     def of(layer: str) -> Wide:

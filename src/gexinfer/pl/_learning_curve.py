@@ -14,7 +14,7 @@ from gexinfer.pl._style import DASHES, FONT, as_names, colours, dress, new_axes,
 STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(np.arange(1, 10, 0.2)))
 
 
-def learning_curve(adata: AnnData, methods: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
+def learning_curve(adata: AnnData, key: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
     """Draw the test error of each method against the number of training samples.
 
     Both axes are logarithmic: a straight line falls by the same share with each doubling of the samples.
@@ -23,7 +23,7 @@ def learning_curve(adata: AnnData, methods: str | Sequence[str] | None = None, *
     ----------
     adata
         Data after `gexinfer.tl.learning_curve`; reads `uns["gexinfer_learning_curve"]`.
-    methods
+    key
         The models; all in the table where not given.
     ax
         Where to draw; new axes where it is not given.
@@ -40,7 +40,7 @@ def learning_curve(adata: AnnData, methods: str | Sequence[str] | None = None, *
     """
     table = table_in(adata, LEARNING_CURVE, "gexinfer.tl.learning_curve(adata, ['ridge', 'kernel'])")
     there = list(dict.fromkeys(table["model"]))
-    wanted = there if methods is None else as_names(methods)
+    wanted = there if key is None else as_names(key)
     lacking = [name for name in wanted if name not in there]
     if lacking:
         raise KeyError(

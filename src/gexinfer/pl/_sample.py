@@ -11,8 +11,8 @@ from gexinfer._slots import matrix
 from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order
 from gexinfer.pl._gene import correlation
 from gexinfer.pl._style import FONT, UNITS, colours, dress, new_axes
-from gexinfer.tl._evaluate import check_truth
-from gexinfer.tl._predicted import one_predicted
+from gexinfer.tl._models import one_predicted
+from gexinfer.tl._test_rows import check_truth
 
 # Names fit below one another on either side.
 MOST_NAMES = 20

@@ -27,7 +27,7 @@ class Curve:
 
 def training(
     adata: AnnData,
-    keys: str | Sequence[str] | None = None,
+    key: str | Sequence[str] | None = None,
     *,
     against: str | Sequence[str] | None = None,
     sweep: bool = False,
@@ -39,7 +39,7 @@ def training(
     ----------
     adata
         Fitted data; reads the models in `uns`, or with `sweep` the tables of `gexinfer.tl.sweep`.
-    keys
+    key
         The networks, or the settings of the sweep by their names in its table; all where not given. Of a model of
         several `target_blocks`, each is drawn; of one of `auto` that is named, its networks.
     against
@@ -64,7 +64,7 @@ def training(
     ValueError
         There is no network among them.
     """
-    curves, lines = of_sweep(adata, keys, against) if sweep else of_models(adata, keys, against)
+    curves, lines = of_sweep(adata, key, against) if sweep else of_models(adata, key, against)
     ax = new_axes()[0] if ax is None else ax
     for i, (curve, colour) in enumerate(zip(curves, colours(len(curves)), strict=True)):
         epochs = np.arange(1, len(curve.error) + 1)
@@ -91,19 +91,19 @@ def training(
 
 
 def of_models(
-    adata: AnnData, keys: str | Sequence[str] | None, against: str | Sequence[str] | None
+    adata: AnnData, key: str | Sequence[str] | None, against: str | Sequence[str] | None
 ) -> tuple[list[Curve], dict[str, float]]:
     """Return the curves of the networks in `uns`, and the validation errors of the models beside them."""
     models = records(adata)
     networks = [name for name, fitted in models.items() if get_method(fitted.method).by_epochs]
-    wanted = networks if keys is None else as_names(keys)
+    wanted = networks if key is None else as_names(key)
     lines = list(models) if against is None else as_names(against)
     lacking = [name for name in (*wanted, *lines) if name not in models]
     if lacking:
         raise KeyError(f"adata.uns holds no gexinfer model {listed(lacking)}; it holds {listed(list(models), 20)}.")
     curves = []
-    for key in wanted:
-        for name, (train, validation) in histories(key, models[key]).items():
+    for model in wanted:
+        for name, (train, validation) in histories(model, models[model]).items():
             best = int(validation.argmin())
             label = f"{name}, validation ({validation[best]:.3f})"
             curves.append(Curve(label, validation, best, (f"{name}, training", train)))
@@ -116,7 +116,7 @@ def of_models(
 
 
 def of_sweep(
-    adata: AnnData, keys: str | Sequence[str] | None, against: str | Sequence[str] | None
+    adata: AnnData, key: str | Sequence[str] | None, against: str | Sequence[str] | None
 ) -> tuple[list[Curve], dict[str, float]]:
     """Return the test curves of the settings of a sweep, and the test errors of the models that it was against."""
     call = "gexinfer.tl.sweep(adata, 'dgex', {'dropout': [0.0, 0.1, 0.25]})"
@@ -125,7 +125,7 @@ def of_sweep(
         raise ValueError(f"adata.uns[{SWEEP!r}] is of a method that does not learn by epochs; run {call} first.")
     others = table.loc[table["reference"].astype(bool), "mae"].dropna().to_dict()
     there = list(dict.fromkeys(epochs["setting"]))
-    wanted = there if keys is None else as_names(keys)
+    wanted = there if key is None else as_names(key)
     lines = list(others) if against is None else as_names(against)
     lacking = [name for name in wanted if name not in there] + [name for name in lines if name not in others]
     if lacking:

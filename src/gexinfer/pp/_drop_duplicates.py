@@ -11,7 +11,7 @@ from gexinfer._names import listed
 from gexinfer._slots import check_loaded, matrix
 from gexinfer.engine.blocks import BLOCK_ROWS, Indices, Wide, dense, in_row_order, row_slices, taken
 from gexinfer.engine.report import say, warn
-from gexinfer.pp._split import row_digests
+from gexinfer.pp._split import value_digests
 
 # Clusters spare comparisons. With fewer samples in each they spare little, and miss the pairs that they part.
 SAMPLES_PER_CLUSTER = 1000
@@ -118,7 +118,7 @@ def check_finite(X: Any, names: pd.Index) -> None:
 
 def copies(X: Any) -> Indices:
     """Return for each row the first that is equal to it, -1 where that is the row itself."""
-    group = pd.factorize(row_digests(X))[0]
+    group = pd.factorize(value_digests(X))[0]
     first = np.unique(group, return_index=True)[1][group]
     return np.where(first < np.arange(len(group)), first, -1)
 

@@ -107,11 +107,11 @@ def assign(sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
 
 def divided_duplicates(X: object, side: np.ndarray) -> int:
     """Return how many samples have a copy, value for value, on another side."""
-    groups = pd.Series(side).groupby(pd.factorize(row_digests(X))[0])
+    groups = pd.Series(side).groupby(pd.factorize(value_digests(X))[0])
     return int((groups.transform("nunique") > 1).sum())
 
 
-def row_digests(X: Any) -> np.ndarray:
+def value_digests(X: Any) -> np.ndarray:
     """Return a digest of each row, the same for rows that are equal value by value."""
     X = in_row_order(X)
     digests = []

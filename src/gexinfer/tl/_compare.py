@@ -14,7 +14,7 @@ from gexinfer.engine.run import Run
 from gexinfer.tl._evaluate import evaluate
 from gexinfer.tl._fit import check_key, learn, look, resolve_rows, write_model
 from gexinfer.tl._predict import predict
-from gexinfer.tl._trials import check_finite, judged_on, named_methods, planned
+from gexinfer.tl._trials import check_finite, check_seed, judged_on, named_methods, planned
 
 
 def compare(
@@ -62,7 +62,7 @@ def compare(
     KeyError
         A slot is missing.
     TypeError
-        A method has no such option.
+        A method has no such option, or `rng` is no whole number.
     ValueError
         As in `gexinfer.tl.fit`, or there are no test rows, or values that are predicted from or judged are NaN or inf.
         Nothing is written then.
@@ -72,6 +72,7 @@ def compare(
     Chen et al., Bioinformatics 2016, 32:1832 (the error, and the linear baselines).
     """
     options = named_methods(methods)
+    check_seed(rng)
     check_in_memory(adata)
     sides = resolve_rows(adata, layer, targets, allow_overlap)
     test = judged_on(adata, sides.train, "to compare")

@@ -13,18 +13,16 @@ from gexinfer._slots import (
     COVERAGE,
     INTERVALS,
     NOVELTY,
-    SPLIT,
     check_in_memory,
     check_unique,
     group_codes,
     layer_names,
     matrix,
-    split_rows,
 )
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order, row_slices
-from gexinfer.tl._evaluate import check_truth, refuse_seen, refuse_stale
 from gexinfer.tl._intervals import bound_names
+from gexinfer.tl._test_rows import check_truth, refuse_seen, refuse_stale, test_rows
 
 DECILES = 10
 
@@ -85,9 +83,7 @@ def coverage(adata: AnnData, *, key: str | Iterable[str] | None = None, groupby:
             f"adata.layers has no intervals of {lacking or 'any model'}; run gexinfer.tl.predict(adata, interval=.9) "
             "first."
         )
-    test = split_rows(adata, "test")
-    if len(test) == 0:
-        raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")
+    test = test_rows(adata)
     parts = sample_parts(adata, test, groupby)
     for name, fitted in models.items():
         check_truth(adata, fitted, name)

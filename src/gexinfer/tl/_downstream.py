@@ -10,12 +10,10 @@ from gexinfer._names import listed, locate
 from gexinfer._record import FittedModel
 from gexinfer._slots import (
     DOWNSTREAM,
-    SPLIT,
     check_in_memory,
     check_unique,
     matrix,
     split_by,
-    split_rows,
 )
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order
@@ -34,8 +32,8 @@ from gexinfer.tl._agreement import (
     tested,
     versus_rest,
 )
-from gexinfer.tl._evaluate import check_truth, refuse_seen, refuse_stale
-from gexinfer.tl._predicted import all_predicted
+from gexinfer.tl._models import all_predicted
+from gexinfer.tl._test_rows import check_truth, refuse_seen, refuse_stale, test_rows
 
 # What the column `values` says of rows that are about no model; `mean` is the prediction that nothing changes.
 LANDMARKS, MEASURED, MEAN = "landmarks", "measured", "mean"
@@ -128,9 +126,7 @@ def downstream(
     if within is not None and control is None:
         raise ValueError(f"within={within!r} needs control=, the group of adata.obs[{groupby!r}] to compare with.")
     models = comparable(adata, key)
-    test = split_rows(adata, "test")
-    if len(test) == 0:
-        raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")
+    test = test_rows(adata)
     for name, fitted in models.items():
         check_truth(adata, fitted, name)
         refuse_seen(adata, test, fitted, name)

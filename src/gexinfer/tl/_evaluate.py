@@ -6,37 +6,28 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._names import locate
-from gexinfer._record import FittedModel, records, row_digests
+from gexinfer._record import FittedModel, records
 from gexinfer._slots import (
     EVALUATION,
     GROUPS,
     METRICS,
     PAIRS,
-    SPLIT,
     check_in_memory,
     check_unique,
     gene_slot,
     group_codes,
-    layer_names,
-    matrix,
     sample_slot,
     split_by,
     split_column,
-    split_rows,
 )
-from gexinfer.engine.blocks import Indices, dense
-from gexinfer.engine.cluster import is_lazy
+from gexinfer.engine.blocks import Indices
 from gexinfer.engine.report import warn
 from gexinfer.engine.resampling import batches
-from gexinfer.methods import get_method
 from gexinfer.tl._cross_validate import cross_validate
-from gexinfer.tl._predicted import all_predicted
+from gexinfer.tl._models import all_predicted
 from gexinfer.tl._scores import Scores, classes_of, scores
 from gexinfer.tl._tables import add_intervals, overall, pairs, resamples
-
-# Predictions of this many test rows are made again, to know them for the present model's.
-STALE_ROWS = 20
+from gexinfer.tl._test_rows import check_truth, refuse_seen, refuse_stale, test_rows
 
 
 def evaluate(
@@ -163,9 +154,7 @@ def evaluate(
         table = cross_validate(adata, models, cv, spearman=spearman, rng=rng, device=device, progress=progress)
         warn_of_orders(table, models)
         return table
-    test = split_rows(adata, "test")
-    if len(test) == 0:
-        raise ValueError(f"adata.obs[{SPLIT!r}] marks no row as 'test'; run gexinfer.pp.split(adata) and fit again.")
+    test = test_rows(adata)
     for name, fitted in models.items():
         check_truth(adata, fitted, name)
         refuse_seen(adata, test, fitted, name)
@@ -218,21 +207,6 @@ def clusters_of(adata: AnnData, test: Indices) -> Indices:
     return np.arange(len(test)) if column is None else group_codes(adata.obs.iloc[test], column)[0]
 
 
-def check_truth(adata: AnnData, fitted: FittedModel, name: str) -> None:
-    """Refuse an object without the measured targets."""
-    layer = str(fitted.input["layer"])
-    if layer != "X" and layer not in layer_names(adata):
-        raise KeyError(
-            f"adata.layers has no {layer!r}, the measured values that {name!r} was fitted on. Put them there "
-            "to evaluate against them."
-        )
-    if (locate(fitted.targets, adata.var_names) < 0).all():
-        raise ValueError(
-            f"adata.var_names holds none of the {len(fitted.targets):,} targets of {name!r}, so there is no truth to "
-            "compare with. Evaluate an object that holds whole transcriptomes."
-        )
-
-
 def warn_of_orders(table: pd.DataFrame, models: Mapping[str, FittedModel]) -> None:
     """Warn of what would make the order by MAE mislead."""
     layers = {name: str(fitted.input["layer"]) for name, fitted in models.items()}
@@ -255,36 +229,4 @@ def warn_of_orders(table: pd.DataFrame, models: Mapping[str, FittedModel]) -> No
             f"{best!r} has the lowest MAE ({table['mae'][best]:.3f}) but a median R2 of {r2[best]:.3f}, and "
             f"{follows!r} has {r2[follows]:.3f}. If many values are zero, answers near the median lower the MAE "
             "without following the samples. Judge by both, and fit dgex with loss='mse'.",
-        )
-
-
-def refuse_seen(adata: AnnData, test: Indices, fitted: FittedModel, name: str) -> None:
-    """Refuse to call an error honest that was measured on rows the model was fitted on."""
-    seen = np.isin(row_digests(adata.obs_names[test]), fitted.training_rows).sum()
-    if seen:
-        raise ValueError(
-            f"{seen:,} of the {len(test):,} rows that adata.obs[{SPLIT!r}] marks as 'test' were training or validation "
-            f"rows of {name!r}: the split was changed after the fit. Run gexinfer.tl.fit and gexinfer.tl.predict again."
-        )
-
-
-def refuse_stale(adata: AnnData, test: Indices, fitted: FittedModel, name: str) -> None:
-    """Refuse to score, under a model's name, what an earlier model of that name predicted."""
-    landmarks, targets = locate(fitted.landmarks, adata.var_names), locate(fitted.targets, adata.var_names)
-    if (landmarks < 0).any() or np.isin(landmarks, targets).any():
-        return  # landmarks were dropped or overwritten since the prediction, so it cannot be made again
-    spread = np.unique(np.linspace(0, len(test) - 1, min(len(test), STALE_ROWS)).astype(int))
-    # Of a layer that is computed when it is read, rows of few chunks.
-    spread = np.arange(len(spread)) if is_lazy(adata.layers[name]) else spread
-    written = dense(adata.layers[name], test[spread])
-    given = written[:, landmarks]
-    if get_method(fitted.method).any_panel:
-        # What a sample lacked was inferred in the layer.
-        given[np.isnan(dense(matrix(adata, str(fitted.input["layer"])), test[spread], landmarks))] = np.nan
-    away = np.abs(fitted.predict(given)[:, targets >= 0] - written[:, targets[targets >= 0]])
-    # A hundredth of a standard deviation: far above what another device's rounding does.
-    if not (away / fitted.target_scale.unit[targets >= 0]).mean(axis=1).max() < 0.01:
-        raise ValueError(
-            f"adata.layers[{name!r}] does not hold what adata.uns[{name!r}] predicts: the model was fitted again, the "
-            f"layer changed, or trusted_only=True left values out. Run gexinfer.tl.predict(adata, key={name!r}) first."
         )

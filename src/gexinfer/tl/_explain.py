@@ -23,8 +23,9 @@ from gexinfer._slots import (
 from gexinfer.engine.blocks import Indices, Rows, Wide, in_row_order, row_slices
 from gexinfer.engine.moments import Moments
 from gexinfer.engine.report import steps, warn
-from gexinfer.tl._explained import fingerprint, landmarks_of, one_model, rows_to_look_at
+from gexinfer.tl._explained import fingerprint, landmarks_of, rows_to_look_at
 from gexinfer.tl._fit import sums_over
+from gexinfer.tl._models import one_model
 
 How = Literal["gradient", "integrated"]
 # Points on the way from the training mean to a sample.

@@ -1,4 +1,4 @@
-"""What the functions share that say what a model goes by: one model by name, samples to look at, their landmarks."""
+"""What the functions share that say what a model goes by: samples to look at, their landmarks, what was explained."""
 
 from __future__ import annotations
 
@@ -12,20 +12,11 @@ import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel, records
+from gexinfer._record import FittedModel
 from gexinfer._slots import EXPLAINED, SPLIT, gene_slot, named_places, split_rows
 from gexinfer._values import refuse_not_finite
 from gexinfer.engine.blocks import Indices, Wide, dense
 from gexinfer.tl._query import query_of
-
-
-def one_model(adata: AnnData, key: str | None, what: str) -> tuple[str, FittedModel]:
-    """Return the model of that name, or the only one there is."""
-    models = records(adata, key)
-    if len(models) > 1:
-        raise ValueError(f"adata.uns holds several models, {listed(list(models), 20)}; name the one to {what}: key=.")
-    ((name, fitted),) = models.items()
-    return name, fitted
 
 
 def rows_to_look_at(

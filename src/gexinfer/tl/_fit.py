@@ -37,9 +37,9 @@ from gexinfer.engine.report import say, warn
 from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, Model, Task, configure, get_method
 from gexinfer.tl._held_out import held_out
-from gexinfer.tl._init import matched, model_to_start_from, same_shape
 from gexinfer.tl._modality import one_modality
-from gexinfer.tl._others import places_in, source_of
+from gexinfer.tl._other_object import places_in, source_of
+from gexinfer.tl._start import matched, model_to_start_from, same_shape
 from gexinfer.tl._unlabeled import unlabeled_samples
 
 FEWEST_ROWS = 10

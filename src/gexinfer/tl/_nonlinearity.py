@@ -17,7 +17,7 @@ from gexinfer.engine.blocks import Float, Indices, Pairs, Rows, Scale, Wide, in_
 from gexinfer.engine.moments import moments
 from gexinfer.engine.report import steps
 from gexinfer.methods import METHODS, get_method
-from gexinfer.tl._evaluate import check_truth, refuse_seen
+from gexinfer.tl._test_rows import check_truth, refuse_seen
 
 
 def nonlinearity(

@@ -13,12 +13,11 @@ from anndata import AnnData
 from mudata import MuData
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import FittedModel, is_record, records
+from gexinfer._record import FittedModel, is_record
 from gexinfer._slots import (
     PREDICTED,
     check_adata,
     check_in_memory,
-    check_name,
     check_unique,
     layer_names,
     predicted_layers,
@@ -30,7 +29,8 @@ from gexinfer.tl._adapt import ADAPT
 from gexinfer.tl._answers import OF_SAMPLES, Answer, tell_of_novelty, write_answers
 from gexinfer.tl._intervals import BOUNDS, at_targets, bound_names, intervals_of, warn_of_intervals
 from gexinfer.tl._lazy import lazy_answer
-from gexinfer.tl._modality import one_modality, with_models
+from gexinfer.tl._modality import one_modality
+from gexinfer.tl._models import first_layer, resolve
 from gexinfer.tl._query import Query, layer_of, query_of
 from gexinfer.tl._stream import check_path, stream
 from gexinfer.tl._trusted import check_recall, is_trusted, names_not_trusted
@@ -310,25 +310,6 @@ def not_empty(names: pd.Index) -> pd.Index:
     return names
 
 
-def resolve(
-    whole: AnnData | MuData,
-    adata: AnnData,
-    model: AnnData | MuData | FittedModel | None,
-    key: str | Iterable[str] | None,
-) -> dict[str, FittedModel]:
-    """Return the models to use, by the key their results get."""
-    if isinstance(model, FittedModel):
-        name = model.method if key is None else key
-        check_name(name, model.method)  # type: ignore[arg-type]
-        return {name: model}  # type: ignore[dict-item]
-    if model is not None and not isinstance(model, AnnData | MuData):
-        raise TypeError(
-            f"model={model!r} is a {type(model).__name__}; pass an AnnData or MuData that was fitted, or for a file "
-            "model=gexinfer.io.read_model(path)."
-        )
-    return records(with_models(adata, whole, key) if model is None else with_models(model, model, key), key)
-
-
 def check_targets(adata: AnnData, models: Mapping[str, FittedModel]) -> None:
     """Refuse to drop inferred genes for which `adata` has no column."""
     for name, fitted in models.items():
@@ -408,18 +389,6 @@ def warn_of_std(names: Sequence[str]) -> None:
         f"{', '.join(names)}: samples lack landmarks, which are filled in and then taken as measured, so that "
         "standard deviations are too small."
     )
-
-
-def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | None) -> str:
-    """Return whose values go to X: the first model named, else the best on validation rows.
-
-    Not the first of `uns`, because a file gives it back in another order. Errors on the rows of another object do not
-    compare with those on the reference's own, which go first.
-    """
-    if key is not None:
-        return next(iter(models))
-    own = [name for name in models if models[name].provenance["validated_on"] == "adata"]
-    return min(sorted(own or models), key=lambda name: float(models[name].model.notes.get("validation_mae", np.inf)))
 
 
 def measured_and_inferred(whole: AnnData | MuData, inferred: AnnData) -> MuData:

@@ -7,7 +7,7 @@ from anndata import AnnData
 from gexinfer._record import FittedModel
 from gexinfer._slots import check_in_memory, check_unique
 from gexinfer.methods._contract import SIMILAR
-from gexinfer.tl._predict import resolve
+from gexinfer.tl._models import resolve
 from gexinfer.tl._query import query_of
 
 

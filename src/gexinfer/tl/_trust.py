@@ -20,8 +20,8 @@ from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
 from gexinfer.engine.recall import recall
 from gexinfer.engine.report import say
-from gexinfer.tl._evaluate import check_truth, refuse_seen, refuse_stale
-from gexinfer.tl._predicted import one_predicted
+from gexinfer.tl._models import one_predicted
+from gexinfer.tl._test_rows import check_truth, refuse_seen, refuse_stale
 from gexinfer.tl._trusted import MOST, is_trusted
 
 # Profiles over fewer samples are alike by chance.

@@ -16,7 +16,7 @@ from gexinfer.engine.blocks import Indices, Pairs, Rows, Scale, in_row_order
 from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
 from gexinfer.methods import METHODS, Method, get_method
-from gexinfer.tl._others import places_in, source_of
+from gexinfer.tl._other_object import places_in, source_of
 
 if TYPE_CHECKING:
     from gexinfer.tl._fit import Reference
