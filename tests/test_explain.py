@@ -14,8 +14,8 @@ from test_trunks import TRUNK_NAMES, network
 import gexinfer as gx
 from gexinfer._record import records
 from gexinfer.methods import METHODS, get_method
+from gexinfer.methods._kernels import Form, Inner
 from gexinfer.methods.dgex import Regression
-from gexinfer.methods.kernel import Form, Inner
 
 HAVING = [name for name in METHODS if get_method(name).jacobian]
 SIZE = {"n_in": 13, "n_out": 5}

@@ -12,6 +12,7 @@ from sklearn.kernel_ridge import KernelRidge
 
 import gexinfer as gx
 from gexinfer.methods import kernel as module
+from gexinfer.methods._kernels import Form, Inner
 
 
 def arccos(A, B, depth):
@@ -68,8 +69,8 @@ def test_arccos_is_a_network_with_many_random_relu_units(small):
     rng = np.random.default_rng(0)
     W = rng.standard_normal((X.shape[1], 200_000)).astype(np.float32) / np.sqrt(X.shape[1])
     a, b = np.maximum(X_test[:5] @ W, 0), np.maximum(X[:20] @ W, 0)
-    inner = module.Inner.of(*(torch.from_numpy(z.astype(np.float32)) for z in (X_test[:5], X[:20])))
-    found = inner.kernel(module.Form("arccos", 1, 0.0, 0.0)).numpy()
+    inner = Inner.of(*(torch.from_numpy(z.astype(np.float32)) for z in (X_test[:5], X[:20])))
+    found = inner.kernel(Form("arccos", 1, 0.0, 0.0)).numpy()
     np.testing.assert_allclose(found, 2 * a @ b.T / W.shape[1], atol=0.02)
 
 

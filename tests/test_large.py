@@ -267,7 +267,7 @@ def test_a_cluster_fits_predicts_and_evaluates(small, tmp_path, monkeypatch):
             there = small.copy()
             there.X = da.from_array(form(small.X), chunks=(40, small.n_vars), asarray=False)
             seen = []
-            monkeypatch.setattr("gexinfer.tl._fit.total", spy(seen, "gexinfer.engine.cluster"))
+            monkeypatch.setattr("gexinfer.tl._reference.total", spy(seen, "gexinfer.engine.cluster"))
             monkeypatch.setattr("gexinfer.tl._scores.total", spy(seen, "gexinfer.engine.cluster"))
             for method in ("ridge", "lasso"):
                 gx.tl.fit(there, method, progress=False)

@@ -15,8 +15,8 @@ import gexinfer as gx
 from gexinfer.engine.run import Run
 from gexinfer.methods import configure, get_method
 from gexinfer.tl import _learning_curve
-from gexinfer.tl._fit import look, resolve_rows
 from gexinfer.tl._learning_curve import nested, references
+from gexinfer.tl._reference import look, resolve_rows
 from gexinfer.tl._trials import fit_once
 
 SCORES = ["mae", "mae_data", "pearson", "r2"]

@@ -1,12 +1,9 @@
-"""Kernel ridge regression for all targets at once, which is the mean of a Gaussian process; its sd on request.
-
-Cho and Saul, NIPS 2009 (arc-cosine kernel); Williams and Seeger, NIPS 2000 (Nystroem).
-"""
+"""Kernel ridge regression for all targets at once, which is the mean of a Gaussian process; its sd on request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
@@ -17,10 +14,10 @@ from torch import Tensor
 from gexinfer.engine.blocks import Float, Pairs
 from gexinfer.engine.device import pick_device
 from gexinfer.engine.memory import amount, available
-from gexinfer.engine.moments import moments
 from gexinfer.engine.report import say, steps, warn
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._linear import Spectrum, about_zero
+from gexinfer.methods._kernels import Form, Inner
+from gexinfer.methods._nystroem import nystroem
 
 # From strong to weak, in units of a target's variance.
 PENALTIES = np.logspace(0.5, -4, 10)
@@ -41,8 +38,6 @@ SEARCH_TARGETS = 1000
 AT_ONCE = 1000
 # Inducing rows where memory does not allow the exact solution and nothing else was said.
 INDUCING = 2000
-# Below this share of the largest, a direction of the inducing rows' kernel is rounding.
-SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -109,85 +104,6 @@ class Kernel:
         return len(self.penalties) * len(self.forms(1.0)) * reaches > 1
 
 
-@dataclass(frozen=True, order=True)
-class Form:
-    """A kernel with its shape settled; the bandwidth is a distance."""
-
-    kernel: str
-    depth: int
-    bandwidth: float
-    linear: float
-
-
-@dataclass(frozen=True)
-class Inner:
-    """Inner products, over the number of landmarks, of some rows with others, from which every kernel follows."""
-
-    products: Tensor
-    left: Tensor
-    right: Tensor
-
-    @classmethod
-    def of(cls, a: Tensor, b: Tensor, same: int = 0) -> Inner:
-        """Return the products of rows of `a` and `b`, of which so many at the beginning are the same."""
-        inner = cls(a @ b.T / a.shape[1], (a * a).mean(1), (b * b).mean(1))
-        # So that the distance of a row from itself is 0, not the root of a rounding error.
-        inner.products[:same].diagonal().copy_(inner.left[:same])
-        return inner
-
-    def distances(self) -> Tensor:
-        squared = self.left[:, None] + self.right - 2 * self.products
-        return squared.clamp_(min=0).sqrt_()
-
-    def median_distance(self) -> float:
-        """Return about the median: some rows serve as well as all pairs."""
-        return float(np.median(self.distances()[:500].cpu().numpy())) or 1.0
-
-    def kernel(self, form: Form) -> Tensor:
-        """Return (left, right) values of the kernel."""
-        if form.kernel == "arccos":
-            norms = (self.left[:, None] * self.right).sqrt_().clamp_(min=1e-12)
-            cosine = self.products / norms
-            for _ in range(form.depth):
-                cosine.clamp_(-1, 1)
-                angle = torch.arccos(cosine)
-                cosine = ((1 - cosine * cosine).sqrt_() + (torch.pi - angle) * cosine) / torch.pi
-            values = cosine * norms
-        elif form.kernel == "rbf":
-            values = (self.distances().square_() / (-2 * form.bandwidth**2)).exp_()
-        else:
-            values = (self.distances() / -form.bandwidth).exp_()
-        return values.add_(self.products, alpha=form.linear) if form.linear else values
-
-    def slopes(self, form: Form) -> tuple[Tensor, Tensor]:
-        """Return (left, right) changes of the kernel with the product, and with the square of the left row."""
-        if form.kernel == "arccos":
-            norms = (self.left[:, None] * self.right).sqrt().clamp_(min=1e-12)
-            first = cosine = (self.products / norms).clamp(-1, 1)
-            by_cosine = torch.ones_like(cosine)
-            for _ in range(form.depth):
-                angle = torch.arccos(cosine)
-                cosine = ((1 - cosine * cosine).sqrt() + (torch.pi - angle) * cosine).div_(torch.pi).clamp_(-1, 1)
-                by_cosine *= 1 - angle / torch.pi
-            by_product = by_cosine
-            by_left = (cosine - by_cosine * first) * norms / (2 * self.left[:, None]).clamp(min=1e-12)
-        else:
-            distances = self.distances()
-            if form.kernel == "rbf":
-                by_square = (distances.square() / (-2 * form.bandwidth**2)).exp_() / (-2 * form.bandwidth**2)
-            else:
-                by_square = (distances / -form.bandwidth).exp_() / (-2 * form.bandwidth * distances)
-                # At a training sample itself there is a kink; the slopes on its sides cancel.
-                by_square[distances == 0] = 0
-            by_product, by_left = -2 * by_square, by_square
-        return by_product + form.linear, by_left
-
-    def diagonal(self, form: Form) -> Tensor:
-        """Return (left,) values of the kernel of each left row with itself."""
-        own = self.left if form.kernel == "arccos" else torch.ones_like(self.left)
-        return own + form.linear * self.left
-
-
 def fit(task: Task, config: Kernel) -> Model:
     device, n = pick_device(task.device), len(task.train)
     if config.n_inducing is not None and config.n_inducing > n:
@@ -205,7 +121,7 @@ def fit(task: Task, config: Kernel) -> Model:
     shape = {"depth": form.depth} if form.depth else {"bandwidth": form.bandwidth / unit, "median_distance": unit}
     notes = {"linear": form.linear, **shape, "penalty": penalty}
     if inducing is not None:
-        return nystroem(task, config, form, inducing, notes, device)
+        return nystroem(task, form, config.penalties, rows(task.train, inducing, task.rng, device)[0], notes)
     if n > SEARCH_ROWS:
         X, Y = rows(task.train, n, task.rng, device)
     return solution(form, X, Y, notes | {"huber": reach})
@@ -281,17 +197,11 @@ def exact_or_not(
     return inducing
 
 
-def some(pairs: Pairs, most: int, rng: np.random.Generator) -> Pairs:
-    """Return at most so many rows, drawn at random."""
-    if len(pairs) <= most:
-        return pairs
-    picks = np.sort(rng.choice(len(pairs), most, replace=False))
-    return replace(pairs, rows=replace(pairs.rows, rows=pairs.rows.rows[picks]))
-
-
 def rows(pairs: Pairs, most: int, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the landmarks and targets of at most so many rows on the device."""
-    X, Y = (torch.from_numpy(a).to(device) for a in some(pairs, most, rng).arrays())
+    """Return the landmarks and targets of at most so many rows, drawn at random, on the device."""
+    if len(pairs) > most:
+        pairs = pairs.select(np.sort(rng.choice(len(pairs), most, replace=False)))
+    X, Y = (torch.from_numpy(a).to(device) for a in pairs.arrays())
     return X, Y
 
 
@@ -358,41 +268,6 @@ def best_penalty(K: Tensor, Y: Tensor, y: Tensor, penalties: Sequence[float], re
         if rises == (1 if reach else 2):
             break
     return min(found)
-
-
-def nystroem(task: Task, config: Kernel, form: Form, m: int, notes: dict[str, Any], device: torch.device) -> Model:
-    """Ridge regression on the features that `m` training rows span, from moments streamed over all of them."""
-    Z = rows(task.train, m, task.rng, device)[0]
-    values, vectors = torch.linalg.eigh(Inner.of(Z, Z, len(Z)).kernel(form).cpu().double())
-    kept = values > SMALLEST * values[-1]
-    whiten = (vectors[:, kept] / values[kept].sqrt()).float().to(device)
-
-    def features(x: Float) -> Float:
-        return (Inner.of(torch.from_numpy(x).to(device), Z).kernel(form) @ whiten).cpu().numpy()
-
-    k = whiten.shape[1]
-    sums = moments((np.hstack([features(x), y]) for x, y in task.train.blocks()), k, len(task.train))
-    spectrum = Spectrum.of(about_zero(sums))
-    errors = np.zeros(len(config.penalties))
-    for x, y in task.validation.blocks() if len(errors) > 1 else ():
-        turned = features(x) @ spectrum.vectors
-        for i, penalty in enumerate(config.penalties):
-            predicted = (turned * spectrum.inverse(penalty)) @ spectrum.rotated
-            errors[i] += np.abs(predicted - y).sum(dtype=np.float64)
-    penalty = config.penalties[errors.argmin()]
-    inverse = spectrum.inverse(penalty)
-    wide = whiten.cpu().numpy().astype(np.float64) @ spectrum.vectors
-    left = sums.yy + sums.n * sums.mean[k:] ** 2 - inverse @ spectrum.rotated**2
-    arrays = {
-        "landmarks": Z.cpu().numpy(),
-        "coefficients": wide @ (inverse[:, None] * spectrum.rotated),
-        "signal": np.sqrt(np.maximum(left, 0) / penalty / sums.n),
-        # Of a row's kernel values, what they explain of its own variance.
-        "explains": wide * np.sqrt(spectrum.values * inverse),
-    }
-    return Model(
-        {name: a.astype(np.float32) for name, a in arrays.items()}, notes | {"penalty": penalty, "n_inducing": m}
-    )
 
 
 def form_of(model: Model, config: Kernel) -> Form:

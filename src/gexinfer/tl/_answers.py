@@ -1,14 +1,17 @@
-"""What models answer to a query, and the slots it goes to."""
+"""What models answer to a query, and where it goes: slots of an object, or a MuData."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from numpy.typing import NDArray
 
 from gexinfer._names import locate
@@ -22,13 +25,14 @@ from gexinfer._slots import (
     ROLE,
     ROLES,
     TRUSTED,
+    layer_names,
     predicted_layers,
 )
 from gexinfer.engine.blocks import Float
-from gexinfer.engine.report import say
+from gexinfer.engine.report import Advance, say
 from gexinfer.methods import get_method
 from gexinfer.tl._held_out import percentile
-from gexinfer.tl._intervals import drop_bounds, write_intervals
+from gexinfer.tl._intervals import BOUNDS, at_targets, bound_names, drop_bounds, write_intervals
 from gexinfer.tl._query import Query
 from gexinfer.tl._trusted import is_trusted, recall_of
 
@@ -64,6 +68,31 @@ class Answer:
         if self.novelty is not None:
             yield NOVELTY, self.novelty
             yield PERCENTILE, percentile(self.novelty, self.query.fitted.known.get("novelty"))
+
+
+def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advance: Advance) -> Answer:
+    """Return what a model infers for all samples."""
+    n = source.shape[0]
+    values, share, novelty = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
+    bounds = [np.empty_like(values) for _ in BOUNDS if query.interval is not None]
+    lacked, places, single, start = ~query.there, query.places(names), 0, 0
+    for block, spread in zip(query.infer(source, names), query.spreads(source), strict=False):
+        rows = slice(start, start + len(block.values))
+        values[rows], share[rows], novelty[rows] = block.values, block.missing.mean(axis=1), query.novelty(block)
+        if query.interval is not None:
+            half = at_targets(query.interval.of(novelty[rows], spread), places, len(names))
+            bounds[0][rows], bounds[1][rows] = block.values - half, block.values + half
+        lacked |= block.missing.any(axis=0)
+        single += int((block.missing[:, query.there]).any(axis=1).sum())
+        start = rows.stop
+        advance(len(block.values), query.name)
+    if single:
+        say(f"predict: {query.name} also infers single landmarks that {single:,} of {n:,} samples lack")
+    layers = {query.name: values}
+    if std:
+        layers[f"{query.name}_std"] = np.concatenate([*query.std(source, names)] or [values])
+    layers |= dict(zip(bound_names(query.name), bounds, strict=False))
+    return Answer(query, layers, lacked, share, novelty)
 
 
 def write_answers(adata: AnnData, answers: Mapping[str, Answer]) -> None:
@@ -133,3 +162,32 @@ def roles(adata: AnnData, answers: Mapping[str, Answer], *, before: bool) -> pd.
             places = places[places >= 0]
             now[places] = np.maximum(now[places], rank[role])
     return pd.Categorical.from_codes(now, categories=list(ROLES))
+
+
+def measured_and_inferred(whole: AnnData | MuData, inferred: AnnData) -> MuData:
+    """Build a MuData of what was measured and what was inferred."""
+    # mudata before 0.4 copies all columns of obs unless told not to.
+    with mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext():
+        if isinstance(whole, MuData):
+            both = whole.copy()
+            both.mod["inferred"] = inferred
+            both.update()
+            return both
+        obs = inferred.obs.drop(columns=[*OF_SAMPLES], errors="ignore")
+        inferred.obs = inferred.obs[[column for column in inferred.obs if column in OF_SAMPLES]]
+        both = MuData({"measured": tables_in_memory(whole).copy(), "inferred": inferred})
+    both.obs = obs
+    return both
+
+
+def tables_in_memory(adata: AnnData) -> AnnData:
+    """Return `adata`, loaded where it was backed; of one read lazily the tables alone."""
+    if isinstance(adata.obs, pd.DataFrame):
+        return adata.to_memory() if adata.isbacked else adata
+    layers = {name: adata.layers[name] for name in layer_names(adata)}
+    return AnnData(adata.X, adata.obs.to_memory(), adata.var.to_memory(), layers=layers)
+
+
+def obs_in_memory(adata: AnnData) -> pd.DataFrame:
+    """Return what is known of the samples, in memory."""
+    return adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()

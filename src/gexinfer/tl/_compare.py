@@ -12,8 +12,9 @@ from anndata import AnnData
 from gexinfer._slots import check_in_memory
 from gexinfer.engine.run import Run
 from gexinfer.tl._evaluate import evaluate
-from gexinfer.tl._fit import check_key, learn, look, resolve_rows, write_model
+from gexinfer.tl._learn import check_key, learn, write_model
 from gexinfer.tl._predict import predict
+from gexinfer.tl._reference import look, resolve_rows
 from gexinfer.tl._trials import check_finite, check_seed, judged_on, named_methods, planned
 
 

@@ -17,7 +17,8 @@ from gexinfer.engine.report import steps
 from gexinfer.engine.run import Run
 from gexinfer.methods import get_method
 from gexinfer.pp._split import assign
-from gexinfer.tl._fit import FEWEST_ROWS, Reference, Sides, check_validation, learn, look
+from gexinfer.tl._learn import learn
+from gexinfer.tl._reference import FEWEST_ROWS, Reference, Sides, check_validation, look
 from gexinfer.tl._scores import Classes, scores
 from gexinfer.tl._tables import overall
 

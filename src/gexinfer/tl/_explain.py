@@ -24,8 +24,8 @@ from gexinfer.engine.blocks import Indices, Rows, Wide, in_row_order, row_slices
 from gexinfer.engine.moments import Moments
 from gexinfer.engine.report import steps, warn
 from gexinfer.tl._explained import fingerprint, landmarks_of, rows_to_look_at
-from gexinfer.tl._fit import sums_over
 from gexinfer.tl._models import one_model
+from gexinfer.tl._reference import sums_over
 
 How = Literal["gradient", "integrated"]
 # Points on the way from the training mean to a sample.

@@ -12,7 +12,7 @@ from anndata import AnnData
 from gexinfer._slots import LEARNING_CURVE, SPLIT, check_in_memory, group_codes, split_column
 from gexinfer.engine.blocks import Indices
 from gexinfer.engine.report import steps
-from gexinfer.tl._fit import FEWEST_ROWS, Reference, look, resolve_rows, sums_over
+from gexinfer.tl._reference import FEWEST_ROWS, Reference, look, resolve_rows, sums_over
 from gexinfer.tl._trials import (
     SCORES,
     Troubles,

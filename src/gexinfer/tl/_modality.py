@@ -10,6 +10,7 @@ from mudata import MuData
 
 from gexinfer._names import listed
 from gexinfer._record import is_record
+from gexinfer._slots import PREDICTED
 
 
 def one_modality(data: Any, modality: str | None) -> Any:
@@ -43,3 +44,9 @@ def with_models(data: AnnData | MuData, among: AnnData | MuData, key: str | Iter
 def has_models(adata: AnnData, key: str | Iterable[str] | None) -> bool:
     there = {name for name, entry in adata.uns.items() if is_record(entry)}
     return bool(there) if key is None else {key} <= there if isinstance(key, str) else set(key) <= there
+
+
+def check_modality(mdata: MuData) -> None:
+    """Refuse to overwrite a modality with what is inferred."""
+    if "inferred" in mdata.mod and PREDICTED not in mdata["inferred"].uns:
+        raise ValueError("The MuData has a modality 'inferred' that gexinfer did not write; rename it first.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from gexinfer._names import lacking, listed, locate
-from gexinfer._slots import layer_names, matrix
+from gexinfer._slots import layer_names, matrix, split_rows
 from gexinfer._values import where_from
-from gexinfer.engine.blocks import Indices, in_row_order
+from gexinfer.engine.blocks import Indices, Rows, in_row_order
 
 
 def source_of(other: AnnData, argument: str, layer: str | None) -> tuple[Any, str]:
@@ -39,3 +40,23 @@ def places_in(other: AnnData, argument: str, genes: pd.Index, what: str) -> Indi
             "with gexinfer.pp.match_genes."
         )
     return locate(list(genes), other.var_names)
+
+
+def validation_rows(other: AnnData, adata: AnnData, layer: str | None, train: Rows) -> Rows:
+    """Return all rows of another object, with the genes of the training rows."""
+    if not isinstance(other, AnnData):
+        raise TypeError(f"validation is a {type(other).__name__}; pass an AnnData with whole transcriptomes.")
+    if other.n_obs == 0:
+        raise ValueError("validation= holds no sample; leave it out.")
+    for side in ("train", "test"):
+        shared = adata.obs_names[split_rows(adata, side)].intersection(other.obs_names)
+        if len(shared):
+            raise ValueError(
+                f"validation.obs_names shares {len(shared):,} names with the rows of adata that are marked {side!r}: "
+                f"{listed(shared)}. What is learned from, or judged by, cannot choose. Drop those samples; if they are "
+                "others of the same name, run other.obs_names = 'other-' + other.obs_names."
+            )
+    source, _ = source_of(other, "validation", layer)
+    landmarks = places_in(other, "validation", adata.var_names[train.landmarks], "landmarks")
+    targets = places_in(other, "validation", adata.var_names[train.targets], "targets")
+    return Rows(source, np.arange(other.n_obs), landmarks, targets)

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -14,24 +12,17 @@ from mudata import MuData
 
 from gexinfer._names import lacking, listed, locate
 from gexinfer._record import FittedModel, is_record
-from gexinfer._slots import (
-    PREDICTED,
-    check_adata,
-    check_in_memory,
-    check_unique,
-    layer_names,
-    predicted_layers,
-)
+from gexinfer._slots import check_adata, check_in_memory, check_unique, layer_names, predicted_layers
 from gexinfer.engine.cluster import is_lazy
-from gexinfer.engine.report import Advance, say, steps, warn
+from gexinfer.engine.report import say, steps, warn
 from gexinfer.methods import METHODS, get_method
 from gexinfer.tl._adapt import ADAPT
-from gexinfer.tl._answers import OF_SAMPLES, Answer, tell_of_novelty, write_answers
-from gexinfer.tl._intervals import BOUNDS, at_targets, bound_names, intervals_of, warn_of_intervals
+from gexinfer.tl._answers import measured_and_inferred, obs_in_memory, tell_of_novelty, whole_answer, write_answers
+from gexinfer.tl._intervals import BOUNDS, intervals_of, warn_of_intervals
 from gexinfer.tl._lazy import lazy_answer
-from gexinfer.tl._modality import one_modality
+from gexinfer.tl._modality import check_modality, one_modality
 from gexinfer.tl._models import first_layer, resolve
-from gexinfer.tl._query import Query, layer_of, query_of
+from gexinfer.tl._query import layer_of, query_of
 from gexinfer.tl._stream import check_path, stream
 from gexinfer.tl._trusted import check_recall, is_trusted, names_not_trusted
 
@@ -241,8 +232,8 @@ def predict(
     values = first_layer(models, key)
     if len(models) > 1:
         say(f"predict: X holds {values!r}" + ("" if key is not None else ", the best on validation rows"))
-    obs = adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
-    made = AnnData(X=answers[values].layers[values].copy(), obs=obs.copy(), var=pd.DataFrame(index=names))
+    obs, var = obs_in_memory(adata).copy(), pd.DataFrame(index=names)
+    made = AnnData(X=answers[values].layers[values].copy(), obs=obs, var=var)
     write_answers(made, answers)
     return made if output == "anndata" else measured_and_inferred(whole, made)
 
@@ -266,12 +257,6 @@ def check_asked(
             "genes= is a list of the names that a new object is to hold, of a mask list(adata.var_names[mask]); "
             "output='layer' writes all genes of adata."
         )
-
-
-def check_modality(mdata: MuData) -> None:
-    """Refuse to overwrite a modality with what is inferred."""
-    if "inferred" in mdata.mod and PREDICTED not in mdata["inferred"].uns:
-        raise ValueError("The MuData has a modality 'inferred' that gexinfer did not write; rename it first.")
 
 
 def is_store(output: str | Path) -> bool:
@@ -358,58 +343,9 @@ def check_layers(
             )
 
 
-def whole_answer(query: Query, source: Any, names: pd.Index, *, std: bool, advance: Advance) -> Answer:
-    """Return what a model infers for all samples."""
-    n = source.shape[0]
-    values, share, novelty = np.empty((n, len(names)), np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
-    bounds = [np.empty_like(values) for _ in BOUNDS if query.interval is not None]
-    lacked, places, single, start = ~query.there, query.places(names), 0, 0
-    for block, spread in zip(query.infer(source, names), query.spreads(source), strict=False):
-        rows = slice(start, start + len(block.values))
-        values[rows], share[rows], novelty[rows] = block.values, block.missing.mean(axis=1), query.novelty(block)
-        if query.interval is not None:
-            half = at_targets(query.interval.of(novelty[rows], spread), places, len(names))
-            bounds[0][rows], bounds[1][rows] = block.values - half, block.values + half
-        lacked |= block.missing.any(axis=0)
-        single += int((block.missing[:, query.there]).any(axis=1).sum())
-        start = rows.stop
-        advance(len(block.values), query.name)
-    if single:
-        say(f"predict: {query.name} also infers single landmarks that {single:,} of {n:,} samples lack")
-    layers = {query.name: values}
-    if std:
-        layers[f"{query.name}_std"] = np.concatenate([*query.std(source, names)] or [values])
-    layers |= dict(zip(bound_names(query.name), bounds, strict=False))
-    return Answer(query, layers, lacked, share, novelty)
-
-
 def warn_of_std(names: Sequence[str]) -> None:
     """Warn that standard deviations are those of samples whose landmarks were all measured, and they were not."""
     warn(
         f"{', '.join(names)}: samples lack landmarks, which are filled in and then taken as measured, so that "
         "standard deviations are too small."
     )
-
-
-def measured_and_inferred(whole: AnnData | MuData, inferred: AnnData) -> MuData:
-    """Build a MuData of what was measured and what was inferred."""
-    # mudata before 0.4 copies all columns of obs unless told not to.
-    with mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext():
-        if isinstance(whole, MuData):
-            both = whole.copy()
-            both.mod["inferred"] = inferred
-            both.update()
-            return both
-        obs = inferred.obs.drop(columns=[*OF_SAMPLES], errors="ignore")
-        inferred.obs = inferred.obs[[column for column in inferred.obs if column in OF_SAMPLES]]
-        both = MuData({"measured": tables_in_memory(whole).copy(), "inferred": inferred})
-    both.obs = obs
-    return both
-
-
-def tables_in_memory(adata: AnnData) -> AnnData:
-    """Return `adata`, loaded where it was backed; of one read lazily the tables alone."""
-    if isinstance(adata.obs, pd.DataFrame):
-        return adata.to_memory() if adata.isbacked else adata
-    layers = {name: adata.layers[name] for name in layer_names(adata)}
-    return AnnData(adata.X, adata.obs.to_memory(), adata.var.to_memory(), layers=layers)

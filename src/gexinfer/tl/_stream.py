@@ -26,7 +26,7 @@ from gexinfer._slots import PREDICTED, ROLE
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.cluster import client_for
 from gexinfer.engine.report import Advance, say, steps
-from gexinfer.tl._answers import Answer, roles, tell_of_novelty, write_trust
+from gexinfer.tl._answers import Answer, obs_in_memory, roles, tell_of_novelty, write_trust
 from gexinfer.tl._lazy import rows_per_block
 from gexinfer.tl._query import Query
 
@@ -167,7 +167,7 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
         zarr_format=3,
     )
     # What cannot be written is told before everything is inferred.
-    write_slot(root, "obs", tables_of(adata))
+    write_slot(root, "obs", obs_in_memory(adata))
     width = max(-(-genes // -(-genes // CHUNK_GENES)), 1)
     zarr.create_array(
         store.data / "X",
@@ -183,11 +183,6 @@ def begin(store: Store, adata: AnnData, query: Query) -> None:
     partial = known.with_suffix(".partial")
     partial.write_text(job)
     partial.replace(known)
-
-
-def tables_of(adata: AnnData) -> pd.DataFrame:
-    """Return what is known of the samples, in memory."""
-    return adata.obs if isinstance(adata.obs, pd.DataFrame) else adata.obs.to_memory()
 
 
 def write_slot(root: zarr.Group, slot: str, value: Any) -> None:
@@ -292,7 +287,7 @@ def finish(store: Store, adata: AnnData, query: Query, path: Path) -> None:
     shares = np.concatenate([np.empty(0, np.float32), *(mark["missing"] for mark in marks)])
     novelty = np.concatenate([np.empty(0, np.float32), *(mark["novelty"] for mark in marks)])
     answer = Answer(query, {}, lacked, shares, novelty)
-    bare = AnnData(obs=tables_of(adata).assign(**dict(answer.of_samples())), var=pd.DataFrame(index=store.names))
+    bare = AnnData(obs=obs_in_memory(adata).assign(**dict(answer.of_samples())), var=pd.DataFrame(index=store.names))
     bare.var[ROLE] = roles(bare, {query.name: answer}, before=False)
     write_trust(bare, {query.name: answer})
     root = zarr.open_group(store.data, mode="r+")

@@ -12,7 +12,7 @@ from anndata import AnnData
 from gexinfer._slots import SWEEP, SWEEP_CURVES, check_in_memory
 from gexinfer.engine.report import steps
 from gexinfer.methods import Method, Model, configure, get_method
-from gexinfer.tl._fit import check_validation, look, resolve_rows
+from gexinfer.tl._reference import check_validation, look, resolve_rows
 from gexinfer.tl._trials import (
     SCORES,
     Plans,

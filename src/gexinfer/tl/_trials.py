@@ -23,7 +23,8 @@ from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
 from gexinfer.engine.run import Run
 from gexinfer.methods import Method, configure, get_method
-from gexinfer.tl._fit import Reference, Sides, check_validation, learn
+from gexinfer.tl._learn import learn
+from gexinfer.tl._reference import Reference, Sides, check_validation
 from gexinfer.tl._scores import Classes, of_genes
 from gexinfer.tl._tables import over_genes
 

@@ -1,55 +1,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
-from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._names import digests, listed
+from gexinfer._names import digests
 from gexinfer._slots import SPLIT, TUNE, check_in_memory
-from gexinfer.engine.report import Advance, steps
+from gexinfer.engine.report import steps
 from gexinfer.engine.run import Run
-from gexinfer.methods import METHODS, Method, configure, get_method
+from gexinfer.methods import configure, get_method
 from gexinfer.methods._contract import checked_options
-from gexinfer.tl._fit import REMEDY, Reference, look, resolve_rows
+from gexinfer.tl._reference import REMEDY, Reference, look, resolve_rows
+from gexinfer.tl._space import checked_space, grid_of, inside, suggested
+from gexinfer.tl._study import after_epoch, best_of, finished, next_trial, opened, pruner_of, quiet, sampler_of
 from gexinfer.tl._trials import Troubles, check_seed, fit_once, of_their_kind, shown
 
 if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial, Trial
-
-# So many trials go to their end before any is given up, and each at least this share of its epochs: while the learning
-# rate is high, the errors say little of those at the end.
-UNPRUNED, WARM_UP = 5, 0.75
+    from optuna.trial import FrozenTrial
 
 
-@dataclass(frozen=True)
-class Range:
-    """Numbers from the lowest to the highest, both included."""
-
-    low: float
-    high: float
-    log: bool
-    whole: bool
-
-
-Space = dict[str, list[Any] | Range]
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-SAMPLERS = ("tpe", "random", "grid")
 
 
 def tune(
@@ -207,76 +185,6 @@ def tune(
     return {**shared, **best}
 
 
-def checked_space(method: Method, space: Mapping[str, Sequence[Any]] | None, options: Mapping[str, Any]) -> Space:
-    """Return what is to be searched, or say what is wrong with it."""
-    if space is None:
-        if not method.space:
-            having = [name for name in METHODS if get_method(name).space]
-            raise ValueError(
-                f"method={method.name!r} has no options that it does not choose itself on the validation rows; "
-                f"there is something to tune in {listed(having)}. To search all the same, name options with space=."
-            )
-        space = {name: span for name, span in method.space.items() if name not in options}
-    if not isinstance(space, Mapping) or not space:
-        raise ValueError(f"space={space!r} must name options and what to search, e.g. {{'dropout': (0, 0.5)}}.")
-    both = [name for name in space if name in options]
-    if both:
-        raise ValueError(
-            f"{both[0]}={options[both[0]]!r} is given for all trials, and space names it, too; leave one out."
-        )
-    return {name: span_of(method, name, values) for name, values in space.items()}
-
-
-def span_of(method: Method, name: str, values: Sequence[Any]) -> list[Any] | Range:
-    """Return the values of one option: a list, or a range of the option's kind."""
-    how = (
-        f"space[{name!r}] is {values!r}; give a list of values, (lowest, highest), or (lowest, highest, 'log') with "
-        "lowest above 0."
-    )
-    if isinstance(values, list):
-        if not values:
-            raise ValueError(how)
-        return [checked_options(method, {name: value})[name] for value in values]
-    if not isinstance(values, tuple) or len(values) not in (2, 3) or (len(values) == 3 and values[2] != "log"):
-        raise ValueError(how)
-    low, high = (checked_options(method, {name: end})[name] for end in values[:2])
-    kind = get_type_hints(method.config)[name]
-    log = len(values) == 3
-    if (
-        isinstance(low, bool | str | None)
-        or isinstance(high, bool | str | None)
-        or not low < high
-        or (log and low <= 0)
-    ):
-        raise ValueError(how)
-    return Range(low, high, log, whole=float not in (get_args(kind) or (kind,)))
-
-
-def grid_of(space: Space, sampler: str, n_trials: int) -> list[dict[str, Any]]:
-    """Return the settings to try one after another, none where they are to be drawn."""
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler={sampler!r} is not known; choose one of {', '.join(SAMPLERS)}.")
-    if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
-        raise ValueError(f"n_trials={n_trials!r} must be a whole number from 1 on.")
-    ranges = [name for name, span in space.items() if isinstance(span, Range)]
-    if sampler == "grid" and ranges:
-        raise ValueError(
-            f"sampler='grid' takes lists of values, and space[{ranges[0]!r}] is a range. Give a list, or sampler='tpe'."
-        )
-    lists = {name: span for name, span in space.items() if isinstance(span, list)}
-    if ranges or (sampler != "grid" and prod(map(len, lists.values())) > n_trials):
-        return []
-    return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())][:n_trials]
-
-
-def inside(setting: Mapping[str, Any], space: Space) -> bool:
-    """Whether a setting is one of those that are searched."""
-    return all(
-        value in span if isinstance(span, list) else value is not None and span.low <= value <= span.high
-        for value, span in ((setting[name], span) for name, span in space.items())
-    )
-
-
 def data_digest(adata: AnnData, reference: Reference) -> str:
     """Return what other data differ in: the trials of one are none of the other's."""
     sides, total = reference.sides, hashlib.sha256()
@@ -289,100 +197,6 @@ def data_digest(adata: AnnData, reference: Reference) -> str:
     for array in (*map(digests, names), reference.moments.mean, reference.moments.squares):
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
-
-
-def opened(storage: str | Path | None, method: str, asked: Sequence[Any]) -> Study:
-    """Return the study of just this search, a new one or one that was begun."""
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    name = f"gexinfer {method} {hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"
-    if not isinstance(storage, str | Path | None):
-        raise TypeError(f"storage={storage!r} must be the path of a file, or optuna's URL of a database.")
-    if storage is None or (isinstance(storage, str) and "://" in storage):
-        return optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
-    path = Path(storage).absolute()
-    if path.is_dir():
-        raise ValueError(f"storage={str(storage)!r} is a directory; name a file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # Lines of JSON; the lock is a file, because not every file system has links.
-        file = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
-        return optuna.create_study(study_name=name, storage=optuna.storages.JournalStorage(file), load_if_exists=True)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"storage={str(storage)!r} is no journal of optuna, or a damaged one ({error}). Name another file; a "
-            "database goes by its URL, e.g. 'sqlite:///tune.db'."
-        ) from error
-
-
-def pruner_of(epochs: int) -> BasePruner:
-    """Return what gives networks up."""
-    from optuna.pruners import MedianPruner
-
-    return MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=int(WARM_UP * epochs))
-
-
-def sampler_of(name: str, seed: int, done: int) -> BaseSampler:
-    """Return what draws the next setting, seeded by how many there were: to go on is to draw as if never broken off."""
-    from optuna.samplers import RandomSampler, TPESampler
-
-    own = int(np.random.SeedSequence([seed, done]).generate_state(1)[0])
-    return TPESampler(seed=own) if name == "tpe" else RandomSampler(seed=own)
-
-
-def finished(study: Study) -> list[FrozenTrial]:
-    """Return the trials that came to an end; one that was under way when its process ended did not."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-
-
-def best_of(trials: Sequence[FrozenTrial]) -> float:
-    """Return the lowest error of a complete trial, inf where there is none."""
-    return min((t.value for t in trials if t.state.name == "COMPLETE" and t.value is not None), default=np.inf)
-
-
-def next_trial(study: Study, starts: Sequence[Mapping[str, Any]]) -> Trial:
-    """Begin a trial: the first of some settings that none has tried, else what the sampler draws."""
-    tried = [trial.params for trial in finished(study)]
-    left = next((dict(setting) for setting in starts if setting not in tried), None)
-    # One may have been left waiting when the process ended.
-    if left is not None and not any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False)):
-        study.enqueue_trial(left)
-    return study.ask()
-
-
-def suggested(trial: Trial, name: str, span: list[Any] | Range) -> Any:
-    """Return what a trial tries of one option."""
-    if isinstance(span, list):
-        return trial.suggest_categorical(name, span)
-    if span.whole:
-        return trial.suggest_int(name, int(span.low), int(span.high), log=span.log)
-    return trial.suggest_float(name, span.low, span.high, log=span.log)
-
-
-def after_epoch(trial: Trial, number: int, advance: Advance, told: Mapping[str, Any]) -> None:
-    """Show an epoch of a network and give it up where it is worse than others."""
-    from optuna import TrialPruned
-
-    advance(0, f"trial {number}: epoch {told['epoch']}/{told['epochs']}, MAE val {told['validation_mae']:.4f}")
-    if " block " in told["title"]:
-        return  # of some targets alone, so that there is nothing to compare it with
-    trial.report(told["validation_mae"], told["epoch"])
-    if trial.should_prune():
-        raise TrialPruned
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep optuna from telling of each trial, and then let it talk as before."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def as_table(trials: Sequence[FrozenTrial], options: Sequence[str]) -> pd.DataFrame:

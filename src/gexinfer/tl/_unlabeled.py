@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,7 @@ from gexinfer.engine.moments import moments
 from gexinfer.engine.report import warn
 from gexinfer.methods import METHODS, Method, get_method
 from gexinfer.tl._other_object import places_in, source_of
-
-if TYPE_CHECKING:
-    from gexinfer.tl._fit import Reference
+from gexinfer.tl._reference import Reference
 
 
 @dataclass(frozen=True)
