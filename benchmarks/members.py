@@ -23,8 +23,8 @@ from trust import percent, spread, two
 from which_method import SETS
 
 import gexinfer as gx
-from gexinfer._record import FittedModel
-from gexinfer.engine.loop import Step
+from gexinfer._fitted import FittedModel
+from gexinfer.engine.network import Step
 from gexinfer.methods import get_method
 from gexinfer.methods._ensemble import Ensemble
 from gexinfer.methods._fitting import member_seeds

@@ -123,7 +123,8 @@ def overhead(n, batch):
 
     from gexinfer.engine.blocks import Pairs, Rows, Scale
     from gexinfer.engine.feed import Resident
-    from gexinfer.engine.loop import Plan, Training
+    from gexinfer.engine.loop import Training
+    from gexinfer.engine.network import Plan
     from gexinfer.engine.processes import Processes
     from gexinfer.engine.run import Run
     from gexinfer.methods.dgex import DGEX, Regression
@@ -158,7 +159,7 @@ def bare(network, rows, p, steps):
     """Return the seconds of forward, backward and update of one batch, again and again."""
     import torch
 
-    from gexinfer.engine.loop import Step
+    from gexinfer.engine.network import Step
 
     (player,), x = network.players(), rows[:, :p].contiguous()
     batch = Step(x, rows[:, p:].contiguous(), None, torch.Generator().manual_seed(0), 0.0)

@@ -21,7 +21,8 @@ from rich.table import Table
 from which_method import DATA, SETS
 
 import gexinfer as gx
-from gexinfer._record import PREDICT_ROWS, FittedModel, to_bytes
+from gexinfer._fitted import PREDICT_ROWS, FittedModel
+from gexinfer._record import to_bytes
 
 RESULTS = Path(__file__).parent / "results" / "trust.json"
 METHODS = ("ridge", "kernel", "dgex")

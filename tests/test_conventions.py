@@ -22,7 +22,7 @@ PUBLIC = [
     if inspect.isfunction(getattr(namespace, name))
 ]
 # On the third floor each room may use those before it.
-FLOOR = {"engine": 1, "methods": 2, "_names": 2, "_slots": 2, "_values": 2, "_record": 2}
+FLOOR = {"engine": 1, "methods": 2, "_names": 2, "_slots": 2, "_values": 2, "_fitted": 2, "_record": 2}
 FLOOR |= {room: 3 + i for i, room in enumerate(("pp", "tl", "pl", "io", "datasets", "cli", "__main__"))}
 
 

@@ -12,7 +12,7 @@ from conftest import standardised
 
 import gexinfer as gx
 from gexinfer._record import records
-from gexinfer.engine.loop import Step
+from gexinfer.engine.network import Step
 from gexinfer.engine.schedules import SCHEDULES
 from gexinfer.methods.dgex import DGEX, Regression
 

@@ -19,7 +19,7 @@ import gexinfer as gx
 from gexinfer._record import records
 from gexinfer.engine import loop
 from gexinfer.engine.feed import shuffled
-from gexinfer.engine.loop import Step
+from gexinfer.engine.network import Step
 from gexinfer.engine.schedules import SCHEDULES
 from gexinfer.methods._adversarial import LOSSES, Discriminator, gradient_penalty, signs
 from gexinfer.methods._perceptron import Perceptron, optimiser_of

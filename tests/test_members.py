@@ -12,7 +12,7 @@ import torch
 from conftest import quick
 
 import gexinfer as gx
-from gexinfer.engine.loop import Step
+from gexinfer.engine.network import Step
 from gexinfer.methods import _fitting, get_method
 from gexinfer.methods._ensemble import Ensemble
 from gexinfer.methods._fitting import member_seeds

@@ -23,6 +23,7 @@ import gexinfer as gx
 from gexinfer._record import records
 from gexinfer.engine import feed, linear, loop
 from gexinfer.engine.blocks import Pairs, Rows, Scale
+from gexinfer.engine.network import Loss, Plan, Player, Step
 from gexinfer.engine.run import Run
 from gexinfer.methods.dgex import Regression
 
@@ -223,7 +224,7 @@ class Walker:
         self.parameters = {"w": torch.zeros(1, requires_grad=True)}
 
     def loss(self, player, step):
-        return loop.Loss(-self.parameters["w"].sum())
+        return Loss(-self.parameters["w"].sum())
 
     def prepare(self, player):
         pass
@@ -243,8 +244,8 @@ def walked(ema=0.0, schedule=lambda rate, done, errors: rate, run=None):
     values = np.tile(np.array([[0, 3]], np.float32), (4, 1))
     rows = Pairs(Rows(values, np.arange(4), np.array([0]), np.array([1])), Scale(np.zeros(2), np.ones(2) - 1e-3))
     optimiser = torch.optim.SGD(network.parameters.values(), lr=1.0)
-    players = [loop.Player("network", optimiser, schedule)]
-    plan = loop.Plan(players, 6, 4, ema, torch.device("cpu"), 1, 0, "walk", {})
+    players = [Player("network", optimiser, schedule)]
+    plan = Plan(players, 6, 4, ema, torch.device("cpu"), 1, 0, "walk", {})
     return loop.train(network, plan, rows, rows, run or Run(progress=False))
 
 
@@ -620,11 +621,11 @@ def test_in_bfloat16_the_networks_learn_nearly_the_same(small, monkeypatch, meth
 
 def test_a_process_without_a_row_does_not_halt_the_others():
     network = Walker()
-    player = loop.Player("network", torch.optim.SGD(network.parameters.values(), lr=1.0), None)
+    player = Player("network", torch.optim.SGD(network.parameters.values(), lr=1.0), None)
     training = object.__new__(loop.Training)
-    training.network, training.plan = network, loop.Plan([player], 1, 4, 0.0, torch.device("cpu"), 1, 0, "walk", {})
+    training.network, training.plan = network, Plan([player], 1, 4, 0.0, torch.device("cpu"), 1, 0, "walk", {})
     training.micro, training.half = 4, False
-    nothing = loop.Step(torch.zeros(0, 1), torch.zeros(0, 1), None, torch.Generator(), 0.0)
+    nothing = Step(torch.zeros(0, 1), torch.zeros(0, 1), None, torch.Generator(), 0.0)
     # The terms have their names, because all processes add them up.
     assert training.gradients(player, nothing, 4) == {"loss": 0}
     assert network.parameters["w"].grad == 0

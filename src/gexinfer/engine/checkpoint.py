@@ -15,6 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gexinfer.engine.blocks import Pairs
+from gexinfer.engine.feed import WINDOW
+from gexinfer.engine.network import Network, Plan
+
 
 def digest(arrays: Iterable[np.ndarray]) -> str:
     """Return a few characters that tell these arrays from others."""
@@ -22,6 +26,30 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
     for array in arrays:
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()[:12]
+
+
+def identity(
+    network: Network, plan: Plan, training: Pairs, validation: Pairs, unlabeled: Pairs | None
+) -> dict[str, Any]:
+    """Return what another training differs in: a checkpoint of one is no start for the other."""
+    others = "none"
+    if unlabeled is not None:
+        # They have no moments of their own to be known by.
+        some = np.unique(np.linspace(0, len(unlabeled) - 1, WINDOW).astype(np.intp))
+        others = digest([unlabeled.rows.rows, unlabeled.select(some).arrays()[0]])
+    return {
+        **plan.options,
+        "training rows": len(training),
+        "validation rows": len(validation),
+        "unlabeled rows": 0 if unlabeled is None else len(unlabeled),
+        "the unlabeled rows": others,
+        "landmarks": training.n_landmarks,
+        "targets": training.n_targets,
+        "the rows": digest([training.rows.rows, validation.rows.rows]),
+        "the data": digest([training.scale.mean, training.scale.sd]),
+        "the seeds": plan.seed,
+        "the first weights": digest(p.detach().cpu().numpy() for p in network.parameters.values()),
+    }
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,115 +14,20 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from gexinfer.engine import checkpoint
-from gexinfer.engine.blocks import Float, Indices, Pairs, row_slices
+from gexinfer.engine.blocks import Indices, Pairs, row_slices
 from gexinfer.engine.device import has_fast_bfloat16, idle_gpus, out_of_memory
+from gexinfer.engine.divergence import diverged, refuse_diverged
 from gexinfer.engine.feed import WINDOW, Feed, Resident, Streamed, buffer_rows, row_bytes, shuffled
 from gexinfer.engine.memory import amount, available, taken
+from gexinfer.engine.network import Network, Plan, Player, Step, Trained
 from gexinfer.engine.processes import Processes, join
 from gexinfer.engine.report import is_first, say, steps, warn
 from gexinfer.engine.run import Run
-from gexinfer.engine.schedules import Schedule
 
 # The paper watches the error on this many fixed training samples.
 MONITOR_ROWS = 5000
-# The first loss is that of a network that infers little but the mean; so many times more is no learning.
-DIVERGED = 1e3
 # Weights, gradients, two moments of the optimiser, the best epoch, their average.
 COPIES = 6
-
-
-@dataclass(frozen=True)
-class Step:
-    """Some rows to learn from, standardised, and how far the training has come."""
-
-    # (rows, landmarks) and (rows, targets)
-    x: Tensor
-    y: Tensor
-    # Landmarks of samples without targets, as many rows, where there are such.
-    unlabeled: Tensor | None
-    generator: torch.Generator
-    # The share of all steps that is done.
-    done: float
-
-    def part(self, rows: slice) -> Step:
-        others = None if self.unlabeled is None else self.unlabeled[rows]
-        return replace(self, x=self.x[rows], y=self.y[rows], unlabeled=others)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a player makes small, and what else is worth knowing of a step: means over rows."""
-
-    total: Tensor
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-    # So many networks' losses are added up in the total; what is told is their mean.
-    networks: int = 1
-
-
-class Network(Protocol):
-    """Parameters by name, and functions of them.
-
-    The parameters are all that a training goes on from: those that are learned, of every player, and what is kept
-    beside them.
-    """
-
-    parameters: Mapping[str, Tensor]
-
-    def prepare(self, player: str) -> None:
-        """Do what is to be done once before a player moves, however many parts its rows come in."""
-        ...
-
-    def loss(self, player: str, step: Step) -> Loss: ...
-
-    def infer(self, x: Tensor) -> Tensor: ...
-
-    def settle(self, validation: Iterable[tuple[Tensor, Tensor]]) -> Mapping[str, float]:
-        """Set, after an epoch, what validation rows choose and no gradient; return it for the history."""
-        ...
-
-    def complaints(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
-        """Return what goes wrong by what was measured so far: a word for each thing, and what to change."""
-        ...
-
-
-@dataclass(frozen=True)
-class Player:
-    """A part of the network with a loss of its own; in each step the players move one after another."""
-
-    name: str
-    optimiser: torch.optim.Optimizer
-    schedule: Schedule
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a network is trained."""
-
-    # In the order in which they move; the last is the one that infers.
-    players: Sequence[Player]
-    epochs: int
-    batch_size: int
-    # Weight of the past in the average of the parameters that is kept; 0 keeps the parameters themselves.
-    ema: float
-    device: torch.device
-    # Numbers that a row leaves behind in the network until its gradient is known.
-    activations: int
-    seed: int
-    title: str
-    # The user's, by which a checkpoint is known.
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The parameters of the best epoch, that epoch (from 1), what was measured after each, and if it was cut short."""
-
-    parameters: dict[str, Float]
-    best_epoch: int
-    history: dict[str, np.ndarray]
-    interrupted: bool
-    # After which epoch the last checkpoint was written, 0 for none.
-    saved_epoch: int
 
 
 def train(
@@ -162,7 +66,7 @@ class Training:
         if self.file is not None:
             # Now, because a place that cannot be written to shall not show after hours.
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.identity = identity(network, plan, training, validation, unlabeled)
+            self.identity = checkpoint.identity(network, plan, training, validation, unlabeled)
             found = checkpoint.load(self.file, self.identity)
         free = available(plan.device)
         # It decides on the order of the rows, and what is free is another amount tomorrow and in another process.
@@ -293,7 +197,8 @@ class Training:
         values = torch.stack(measured)
         self.processes.sum([values])
         terms = dict(zip(told, values.cpu().numpy().T, strict=True))
-        self.check(terms, rates, epoch)
+        self.first_loss = self.first_loss or float(terms["loss"][0])
+        refuse_diverged(plan, terms, self.first_loss, self.rates, rates, epoch)
         seconds = time.perf_counter() - started
         settled = self.watched.settle(self.validation.blocks())
         entry = {name: float(column.mean()) for name, column in terms.items()} | {
@@ -305,7 +210,8 @@ class Training:
         if self.test is not None:
             entry["test_mae"] = self.processes.agree(error(self.watched, self.test))
         if not np.isfinite(entry["validation_mae"]):
-            self.diverged(epoch, len(picks) - 1, rates, f"the validation MAE is {entry['validation_mae']}")
+            how = f"the validation MAE is {entry['validation_mae']}"
+            raise diverged(plan, self.rates, rates, epoch, len(picks) - 1, how)
         if entry["validation_mae"] < self.best_error:
             self.best = {name: p.detach().clone() for name, p in self.watched.parameters.items()}
         self.history.append(entry)
@@ -356,7 +262,7 @@ class Training:
                         loss = self.network.loss(player.name, step.part(part))
                     if n:
                         (loss.total * n / of).backward()
-                    terms = {self.loss_of(player): loss.total / loss.networks, **loss.terms}
+                    terms = {self.plan.loss_of(player): loss.total / loss.networks, **loss.terms}
                     for name, term in terms.items():
                         # A mean over no row is NaN.
                         value = term.detach().float() * n / of if n else torch.zeros((), device=x.device)
@@ -375,48 +281,11 @@ class Training:
                 "batch_size= or hidden= avoids it."
             )
 
-    def loss_of(self, player: Player) -> str:
-        """Return what a player's loss is called in the history."""
-        return "loss" if player is self.plan.players[-1] else f"{player.name}_loss"
-
     @torch.no_grad()
     def average(self, step: int) -> None:
         """Move the kept parameters towards the present ones, faster in the beginning, when they move far."""
         weight = 1 - min(self.plan.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.kept.values()), list(self.network.parameters.values()), weight)
-
-    def check(self, terms: Mapping[str, Float], rates: Sequence[Sequence[float]], epoch: int) -> None:
-        """Refuse to go on with what is no number or no learning."""
-        found: list[tuple[int, int, str]] = []
-        for k, player in enumerate(self.plan.players):
-            name, losses, at_first = self.loss_of(player).replace("_", " "), terms[self.loss_of(player)], ""
-            bad = ~np.isfinite(losses)
-            if player is self.plan.players[-1]:
-                self.first_loss = self.first_loss or float(losses[0])
-                bad |= losses > DIVERGED * abs(self.first_loss)
-                at_first = f"was {self.first_loss:.3g} at first and "
-            if bad.any():
-                step = int(bad.argmax())
-                found.append((step, k, f"the {name} {at_first}is {losses[step]:.3g}"))
-        if found:
-            step, _, how = min(found)
-            self.diverged(epoch, step, rates, how)
-
-    def diverged(self, epoch: int, step: int, rates: Sequence[Sequence[float]], how: str) -> NoReturn:
-        """Say where it was, and name the rates of all players: one that explodes carries the others away."""
-        options, now = {}, {}
-        for player, rate in zip(self.plan.players, rates[step], strict=True):
-            last = player is self.plan.players[-1]
-            option = "learning_rate" if last else "discriminator_learning_rate"
-            now[option] = f"{rate:.2g}" + ("" if last else " (discriminator)")
-            options[option] = f"{option}={min(self.rates[player.name][0] / 10, 1e-3):.1g}"
-        heavy = {name: value for name, value in self.plan.options.items() if name.startswith("lambda_") and value > 1}
-        remedies = [*reversed(options.values()), *(f"a lower {name}= (now {value:g})" for name, value in heavy.items())]
-        raise FloatingPointError(
-            f"{self.plan.title}: training diverged in epoch {epoch}, step {step + 1} of {len(rates)}, at a learning "
-            f"rate of {' and '.join(reversed(now.values()))}: {how}. Fit again with "
-            f"{' or '.join(remedies)}."
-        )
 
     def complain(self, epoch: int) -> None:
         """Say what goes wrong, each thing once."""
@@ -490,27 +359,3 @@ def error(network: Network, feed: Feed, picks: Indices | None = None) -> float:
 def seed_of(seed: int, epoch: int, *use: int) -> int:
     """Return a seed of its own for each epoch and use, so that an epoch is the same whatever went before it."""
     return int(np.random.SeedSequence([seed, epoch, *use]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def identity(
-    network: Network, plan: Plan, training: Pairs, validation: Pairs, unlabeled: Pairs | None
-) -> dict[str, Any]:
-    """Return what another training differs in: a checkpoint of one is no start for the other."""
-    others = "none"
-    if unlabeled is not None:
-        # They have no moments of their own to be known by.
-        some = np.unique(np.linspace(0, len(unlabeled) - 1, WINDOW).astype(np.intp))
-        others = checkpoint.digest([unlabeled.rows.rows, unlabeled.select(some).arrays()[0]])
-    return {
-        **plan.options,
-        "training rows": len(training),
-        "validation rows": len(validation),
-        "unlabeled rows": 0 if unlabeled is None else len(unlabeled),
-        "the unlabeled rows": others,
-        "landmarks": training.n_landmarks,
-        "targets": training.n_targets,
-        "the rows": checkpoint.digest([training.rows.rows, validation.rows.rows]),
-        "the data": checkpoint.digest([training.scale.mean, training.scale.sd]),
-        "the seeds": plan.seed,
-        "the first weights": checkpoint.digest(p.detach().cpu().numpy() for p in network.parameters.values()),
-    }

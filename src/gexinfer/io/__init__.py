@@ -1,6 +1,6 @@
 """Models, reports and L1000 data as files."""
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer.io._models import read_model, write_model
 from gexinfer.io._read_gct import read_gct
 from gexinfer.io._read_gctx import read_gctx

@@ -8,8 +8,9 @@ import zarr
 from anndata import AnnData
 from anndata.io import read_elem
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed
-from gexinfer._record import FittedModel, from_bytes, is_record, records, to_bytes
+from gexinfer._record import from_bytes, is_record, records, to_bytes
 
 
 def read_model(source: AnnData | str | os.PathLike[str], *, key: str | None = None) -> FittedModel:

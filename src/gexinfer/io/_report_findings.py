@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from anndata import AnnData
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, MEAN, NEAREST, PAIRS, PERCENTILE, TRUSTED, gene_slot
 
 # Fewer samples than this, and an interval of the mean error is a guess.

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._record import FittedModel, to_bytes
+from gexinfer._fitted import FittedModel
+from gexinfer._record import to_bytes
 from gexinfer._slots import COVERAGE, EVALUATION, GROUPS, PERCENTILE, RECALL, SPLIT, TRUSTED, gene_slot
 from gexinfer.io._report_findings import findings, limits
 from gexinfer.methods import get_method

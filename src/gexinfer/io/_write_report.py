@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._record import FittedModel, records, row_digests, to_uns
+from gexinfer._fitted import FittedModel, row_digests
+from gexinfer._record import records, to_uns
 from gexinfer._slots import (
     SIDES,
     SPLIT,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gexinfer.engine.blocks import Float
-from gexinfer.engine.loop import Player, Step
+from gexinfer.engine.network import Player, Step
 from gexinfer.engine.schedules import SCHEDULES
 from gexinfer.methods._networks import ACTIVATIONS, MODERN, NetworkOptions, Perceptron, by_recipe, of_length
 from gexinfer.methods._trunks import glorot

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gexinfer.engine.blocks import Float
-from gexinfer.engine.loop import Loss, Player, Step
+from gexinfer.engine.network import Loss, Player, Step
 from gexinfer.methods._perceptron import Perceptron
 from gexinfer.methods._trunks import STRUCTURED
 

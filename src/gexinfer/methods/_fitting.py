@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gexinfer.engine.blocks import Float, Indices, Pairs
 from gexinfer.engine.device import fast_products, pick_device
-from gexinfer.engine.loop import Plan, Trained, seed_of, train
+from gexinfer.engine.loop import seed_of, train
+from gexinfer.engine.network import Plan, Trained
 from gexinfer.engine.processes import join
 from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Model, Start, Task

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.linear import linear
-from gexinfer.engine.loop import Loss, Player, Step
+from gexinfer.engine.network import Loss, Player, Step
 from gexinfer.engine.schedules import SCHEDULES
 from gexinfer.methods._trunks import (
     CHANNELS,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from gexinfer.engine.loop import Loss, Step
+from gexinfer.engine.network import Loss, Step
 from gexinfer.methods._contract import Method
 from gexinfer.methods._networks import (
     MODERN,

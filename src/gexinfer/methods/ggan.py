@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gexinfer.engine.loop import Loss, Player, Step
+from gexinfer.engine.network import Loss, Player, Step
 from gexinfer.methods._adversarial import (
     JUDGE,
     LOSSES,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gexinfer.engine.loop import Loss, Player, Step
+from gexinfer.engine.network import Loss, Player, Step
 from gexinfer.methods._adversarial import JUDGE, MODERN_GAN, Adversarial, AdversarialOptions, Discriminator, spread
 from gexinfer.methods._contract import Method
 from gexinfer.methods._networks import ACTIVATIONS, SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian, std

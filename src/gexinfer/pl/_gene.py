@@ -5,8 +5,8 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import lacking, listed, locate, meant
-from gexinfer._record import FittedModel
 from gexinfer._slots import group_codes, layer_names, matrix
 from gexinfer.engine.blocks import Wide, dense, in_row_order
 from gexinfer.pl._style import FONT, UNITS, colours, dress, new_axes

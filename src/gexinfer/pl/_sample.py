@@ -5,8 +5,8 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from gexinfer._fitted import row_digests
 from gexinfer._names import listed, locate
-from gexinfer._record import row_digests
 from gexinfer._slots import matrix
 from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order
 from gexinfer.pl._gene import correlation

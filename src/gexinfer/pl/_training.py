@@ -8,8 +8,9 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed
-from gexinfer._record import FittedModel, records
+from gexinfer._record import records
 from gexinfer._slots import SWEEP, SWEEP_CURVES
 from gexinfer.methods import get_method
 from gexinfer.pl._style import DASHES, as_names, colours, dress, legend_below, new_axes, reference_lines, table_in

@@ -10,8 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed
-from gexinfer._record import FittedModel, records
+from gexinfer._record import records
 from gexinfer.engine.blocks import Indices, Wide
 from gexinfer.methods import METHODS, get_method
 from gexinfer.pl._style import COLUMN, FONT, colours, new_axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer._values import FEW_ROWS
 from gexinfer.engine.blocks import Float, Indices, Wide
 from gexinfer.engine.gaussian import unpacked

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import locate
-from gexinfer._record import FittedModel, records
+from gexinfer._record import records
 from gexinfer._slots import (
     COVERAGE,
     INTERVALS,

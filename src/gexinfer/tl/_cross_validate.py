@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import PREDICT_ROWS, FittedModel
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import PREDICT_ROWS, FittedModel
 from gexinfer._slots import FOLDS, SIDES, group_codes, matrix, split_column, split_rows
 from gexinfer.engine.blocks import Float, Indices, Rows, dense, in_row_order, row_slices
 from gexinfer.engine.report import steps

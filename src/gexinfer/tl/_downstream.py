@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel
 from gexinfer._slots import DOWNSTREAM, check_in_memory, check_unique, matrix, split_by
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order

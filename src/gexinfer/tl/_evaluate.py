@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._record import FittedModel, records
+from gexinfer._fitted import FittedModel
+from gexinfer._record import records
 from gexinfer._slots import (
     EVALUATION,
     GROUPS,

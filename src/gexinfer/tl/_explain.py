@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel, row_digests
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel, row_digests
 from gexinfer._slots import (
     EXPLAINED,
     SPLIT,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel
 from gexinfer._slots import EXPLAINED, SPLIT, gene_slot, named_places, split_rows
 from gexinfer._values import refuse_not_finite
 from gexinfer.engine.blocks import Indices, Wide, dense

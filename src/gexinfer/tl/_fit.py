@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer._slots import check_in_memory
 from gexinfer.engine.run import Callback, Run
 from gexinfer.methods import Method, configure, get_method

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer.engine.blocks import Float, Indices, Wide
 from gexinfer.engine.conformal import MOST_ROWS, order_statistics, ranks
 from gexinfer.methods import Task, get_method

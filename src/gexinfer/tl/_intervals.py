@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer._slots import INTERVALS, layer_names, predicted_layers
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.conformal import half_widths, rank_of, rows_needed

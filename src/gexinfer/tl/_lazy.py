@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gexinfer._record import PREDICT_ROWS
+from gexinfer._fitted import PREDICT_ROWS
 from gexinfer.engine.blocks import Float
 from gexinfer.tl._answers import Answer
 from gexinfer.tl._intervals import at_targets, bound_names

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._record import FittedModel, is_record, row_digests, to_uns
+from gexinfer._fitted import FittedModel, row_digests
+from gexinfer._record import is_record, to_uns
 from gexinfer._slots import PER_GENE, check_name, gene_slot, layer_names, predicted_layers, split_by
 from gexinfer.engine.blocks import Pairs, Scale
 from gexinfer.engine.gaussian import packed

@@ -8,8 +8,9 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed
-from gexinfer._record import FittedModel, records
+from gexinfer._record import records
 from gexinfer._slots import check_name, layer_names
 from gexinfer.tl._modality import with_models
 

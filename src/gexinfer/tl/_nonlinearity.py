@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel, row_digests
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import FittedModel, records, row_digests
+from gexinfer._record import records
 from gexinfer._slots import NONLINEARITY, SPLIT, check_in_memory, check_unique, matrix, split_rows
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Float, Indices, Pairs, Rows, Scale, Wide, in_row_order

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import PREDICT_ROWS, FittedModel
 from gexinfer._names import listed, locate
-from gexinfer._record import PREDICT_ROWS, FittedModel, records
+from gexinfer._record import records
 from gexinfer._slots import PARTIAL_DEPENDENCE, check_in_memory, check_unique
 from gexinfer.engine.blocks import Wide, row_slices
 from gexinfer.engine.report import steps

@@ -10,8 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import lacking, listed, locate
-from gexinfer._record import FittedModel, is_record
+from gexinfer._record import is_record
 from gexinfer._slots import check_adata, check_in_memory, check_unique, layer_names, predicted_layers
 from gexinfer.engine.cluster import is_lazy
 from gexinfer.engine.report import say, steps, warn

@@ -13,8 +13,8 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from gexinfer._fitted import PREDICT_ROWS, FittedModel
 from gexinfer._names import lacking, listed, locate, without_version
-from gexinfer._record import PREDICT_ROWS, FittedModel
 from gexinfer._slots import layer_names, matrix
 from gexinfer._values import refuse_not_finite, sample, scale_mismatch, where_from
 from gexinfer.engine.blocks import Float, Indices, chunk_rows, dense, in_row_order, row_slices, windows

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import locate
-from gexinfer._record import FittedModel
 from gexinfer._slots import MEAN, METRICS, NEAREST, group_codes, matrix
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Indices, Rows, Scale, Wide, in_row_order

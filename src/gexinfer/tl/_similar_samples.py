@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer._slots import check_in_memory, check_unique
 from gexinfer.methods._contract import SIMILAR
 from gexinfer.tl._models import resolve

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel, is_record, records
+from gexinfer._record import is_record, records
 from gexinfer.engine.blocks import Rows
 from gexinfer.engine.report import say, warn
 from gexinfer.methods import Method

@@ -20,8 +20,9 @@ import zarr
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from gexinfer._fitted import PREDICT_ROWS
 from gexinfer._names import listed
-from gexinfer._record import PREDICT_ROWS, to_bytes
+from gexinfer._record import to_bytes
 from gexinfer._slots import PREDICTED, ROLE
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.cluster import client_for

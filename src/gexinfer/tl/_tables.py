@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from gexinfer._record import FittedModel
+from gexinfer._fitted import FittedModel
 from gexinfer.engine.blocks import Indices, Wide
 from gexinfer.engine.resampling import FEWEST_BATCHES, draws, interval, paired_test, resampled
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel, row_digests
 from gexinfer._names import locate
-from gexinfer._record import FittedModel, row_digests
 from gexinfer._slots import SPLIT, layer_names, matrix, split_rows
 from gexinfer.engine.blocks import Indices, dense
 from gexinfer.engine.cluster import is_lazy

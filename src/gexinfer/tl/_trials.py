@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from gexinfer._fitted import PREDICT_ROWS, FittedModel
 from gexinfer._names import listed
-from gexinfer._record import PREDICT_ROWS, FittedModel
 from gexinfer._slots import SPLIT, check_name, split_rows
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Float, Rows, Scale, dense, row_slices

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from anndata import AnnData
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import locate
-from gexinfer._record import FittedModel, to_uns
+from gexinfer._record import to_uns
 from gexinfer._slots import RECALL, SPLIT, TRUSTED, check_in_memory, check_unique, matrix, split_rows
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gexinfer._fitted import FittedModel
 from gexinfer._names import listed, locate
-from gexinfer._record import FittedModel
 from gexinfer.engine.blocks import Float
 
 # A gene is trusted if at most this share of the other genes is recalled better.
