@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,9 @@ EXACT, ROUGH = 1e-9, 1e-3
 # Sweeps between two attempts to solve the support that they found.
 SWEEPS = 5
 MOST_ROUNDS = 1_000
+# Penalties to choose from, downward, each from the one before, in units of the correlation of standardised values: at 1
+# all weights are 0.
+PENALTIES = np.logspace(-0.5, -3, 11)
 # Times that weights outside the support are asked whether they should be in it.
 MOST_VISITS = 100
 
@@ -31,6 +35,19 @@ def descend(gram: Wide, targets: Wide, penalty: float, weights: Wide, tolerance:
     parts = [np.arange(first, len(targets), cuts) for first in range(cuts)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(processors()) as threads:
         return sum(threads.map(lambda part: descend_rows(gram, targets, penalty, weights, part, tolerance), parts))
+
+
+def best_on_path(gram: Wide, targets: Wide, error: Callable[[Wide], float]) -> float:
+    """Go down the path of penalties until the error of its weights rises, and return the best penalty."""
+    weights = np.zeros_like(targets)
+    best_error, best = np.inf, 0.0
+    for penalty in PENALTIES:
+        descend(gram, targets, penalty, weights, ROUGH)
+        now = error(weights)
+        if now > best_error:
+            break
+        best_error, best = now, float(penalty)
+    return best
 
 
 @njit(cache=True, nogil=True)

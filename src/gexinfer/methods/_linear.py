@@ -80,6 +80,12 @@ def cross_validation_errors(moments: Moments, spectrum: Spectrum, penalties: Wid
     return errors
 
 
+def best_by_cross_validation(moments: Moments, spectrum: Spectrum) -> float:
+    """Return the penalty with the lowest of these errors over all targets."""
+    penalties = PENALTIES_PER_ROW * moments.n
+    return float(penalties[cross_validation_errors(moments, spectrum, penalties).sum(axis=1).argmin()])
+
+
 def jacobian_of(
     coefficients: Callable[[Model, int], Float],
 ) -> Callable[[Model, Any, Float, Float, str], Float]:

@@ -1,8 +1,9 @@
-"""What a method that is a network is made of: its parts by name, and how a model of it infers."""
+"""What a method that is a network is made of: its parts by name, its entry of the registry, how a model infers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from gexinfer.engine.blocks import Float, Indices
 from gexinfer.engine.device import pick_device
-from gexinfer.methods._contract import Model
+from gexinfer.methods._contract import Method, Model
 from gexinfer.methods._ensemble import Ensemble
 from gexinfer.methods._fitting import fit
 from gexinfer.methods._options import MODERN, SHAPE, SPACE, NetworkOptions, by_recipe
@@ -29,6 +30,7 @@ __all__ = [
     "hidden",
     "infer",
     "jacobian",
+    "network_method",
     "of_length",
     "std",
 ]
@@ -89,3 +91,24 @@ def hidden(model: Model, config: Any, blocks: Iterable[Float], device: str) -> I
     for x in blocks:
         on_device = torch.from_numpy(x).to(there)
         yield [network.units(on_device).cpu().numpy() for _, network in networks]
+
+
+def network_method(
+    name: str, config: type[NetworkOptions], network: type[Perceptron], *, takes_unlabeled: bool = False
+) -> Method:
+    """Return the method of this name that trains networks of a kind."""
+    return Method(
+        name,
+        config,
+        partial(fit, network, name),
+        infer,
+        std=std,
+        jacobian=jacobian,
+        hidden=hidden,
+        by_epochs=True,
+        shape=SHAPE,
+        space=SPACE,
+        # For dgex the best of 1e-4, 3e-4 and 1e-3 on cohorts left out of the bundled data.
+        from_start={"learning_rate": 3e-4},
+        takes_unlabeled=takes_unlabeled,
+    )

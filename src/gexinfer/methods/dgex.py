@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from gexinfer.engine.network import Loss, Step
-from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import (
-    MODERN,
-    SHAPE,
-    SPACE,
-    NetworkOptions,
-    Perceptron,
-    by_recipe,
-    fit,
-    hidden,
-    infer,
-    jacobian,
-    std,
-)
+from gexinfer.methods._networks import MODERN, NetworkOptions, Perceptron, by_recipe, network_method
 from gexinfer.methods._trunks import LAYERS
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -89,17 +75,4 @@ class Regression(Perceptron):
         return Loss(LOSSES[self.config.loss](inferred, step.y) * step.y.shape[-1])
 
 
-METHOD = Method(
-    "dgex",
-    DGEX,
-    partial(fit, Regression, "dgex"),
-    infer,
-    std=std,
-    jacobian=jacobian,
-    hidden=hidden,
-    by_epochs=True,
-    shape=SHAPE,
-    space=SPACE,
-    # The best of 1e-4, 3e-4 and 1e-3 on cohorts left out of the bundled data.
-    from_start={"learning_rate": 3e-4},
-)
+METHOD = network_method("dgex", DGEX, Regression)

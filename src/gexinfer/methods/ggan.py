@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from math import sqrt
 from typing import Any, Literal
 
@@ -22,8 +21,7 @@ from gexinfer.methods._adversarial import (
     gradient_penalty,
     spread,
 )
-from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian, std
+from gexinfer.methods._networks import by_recipe, network_method
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Wang et al. 2018; Adam, least squares and weight normalisation from a re-implementation. Learning rates, the size
@@ -127,16 +125,4 @@ class Conditional(Adversarial):
         return Loss(total, {"told_apart": (real > made).float().mean()})
 
 
-METHOD = Method(
-    "ggan",
-    GGAN,
-    partial(fit, Conditional, "ggan"),
-    infer,
-    std=std,
-    jacobian=jacobian,
-    hidden=hidden,
-    by_epochs=True,
-    shape=SHAPE,
-    space=SPACE,
-    from_start={"learning_rate": 3e-4},
-)
+METHOD = network_method("ggan", GGAN, Conditional)

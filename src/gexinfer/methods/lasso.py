@@ -11,11 +11,9 @@ import scipy.sparse as sp
 from gexinfer.engine.blocks import Float, Wide
 from gexinfer.engine.report import warn
 from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._descent import ROUGH, descend
+from gexinfer.methods._descent import PENALTIES, ROUGH, best_on_path, descend
 from gexinfer.methods._linear import jacobian_of
 
-# In units of the correlation of standardised genes: at 1 no landmark is used. Downward, each from the one before.
-PENALTIES = np.logspace(-0.5, -3, 11)
 # The penalty is one for all targets, and so many of them know it as well as all.
 CHOOSING_TARGETS = 500
 
@@ -57,19 +55,14 @@ def fit(task: Task, config: Lasso) -> Model:
 
 
 def choose_penalty(task: Task, gram: Wide, targets: Wide) -> float:
-    """Follow the path of some targets until their validation error rises, and return its best penalty."""
+    """Return the penalty with the lowest validation error of some targets."""
     shown = np.sort(task.rng.choice(len(targets), min(len(targets), CHOOSING_TARGETS), replace=False))
-    targets = targets[shown]
-    weights = np.zeros_like(targets)
-    best_error, best = np.inf, 0.0
-    for penalty in PENALTIES:
-        descend(gram, targets, penalty, weights, ROUGH)
+
+    def error(weights: Wide) -> float:
         coefficients = weights.T.astype(np.float32)
-        error = sum(float(np.abs(x @ coefficients - y[:, shown]).sum()) for x, y in task.validation.blocks())
-        if error > best_error:
-            break
-        best_error, best = error, float(penalty)
-    return best
+        return sum(float(np.abs(x @ coefficients - y[:, shown]).sum()) for x, y in task.validation.blocks())
+
+    return best_on_path(gram, targets[shown], error)
 
 
 def coefficients_of(model: Model, n_landmarks: int) -> sp.csr_array:

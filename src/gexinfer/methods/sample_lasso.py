@@ -14,10 +14,8 @@ import torch
 from gexinfer.engine.blocks import Float, Indices, Wide
 from gexinfer.engine.memory import amount, available
 from gexinfer.methods._contract import SIMILAR, Method, Model, Task, check_penalty
-from gexinfer.methods._descent import ROUGH, descend
+from gexinfer.methods._descent import best_on_path, descend
 
-# In units of the mean product of standardised genes. Downward, each from the one before.
-PENALTIES = np.logspace(-0.5, -3, 11)
 # A lasso for each is solved at each penalty.
 CHOOSING_ROWS = 200
 
@@ -76,21 +74,17 @@ def fit(task: Task, config: SampleLasso) -> Model:
 
 
 def choose_penalty(task: Task, X: Float, Y: Float) -> float:
-    """Follow the path until the validation error rises, and return its best penalty."""
+    """Return the penalty with the lowest error on some validation rows."""
     x, y = task.validation.arrays()
     spread = np.unique(np.linspace(0, len(x) - 1, min(len(x), CHOOSING_ROWS)).astype(int))
     x, y = x[spread], y[spread]
     mixtures = Mixtures(X)
     targets = mixtures.targets(x, np.ones(x.shape[1], bool))
-    weights = np.zeros_like(targets)
-    best_error, best = np.inf, 0.0
-    for penalty in PENALTIES:
-        descend(mixtures.gram, targets, penalty, weights, ROUGH)
-        error = float(np.abs(weights.astype(np.float32) @ Y - y).sum(dtype=np.float64))
-        if error > best_error:
-            break
-        best_error, best = error, float(penalty)
-    return best
+
+    def error(weights: Wide) -> float:
+        return float(np.abs(weights.astype(np.float32) @ Y - y).sum(dtype=np.float64))
+
+    return best_on_path(mixtures.gram, targets, error)
 
 
 def predict(model: Model, config: SampleLasso, blocks: Iterable[Float], device: str) -> Iterator[Float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import sqrt
 from typing import Any, Literal
 
@@ -14,8 +13,7 @@ from torch.nn import functional as F
 
 from gexinfer.engine.network import Loss, Player, Step
 from gexinfer.methods._adversarial import JUDGE, MODERN_GAN, Adversarial, AdversarialOptions, Discriminator, spread
-from gexinfer.methods._contract import Method
-from gexinfer.methods._networks import ACTIVATIONS, SHAPE, SPACE, by_recipe, fit, hidden, infer, jacobian, std
+from gexinfer.methods._networks import ACTIVATIONS, by_recipe, network_method
 from gexinfer.methods._trunks import glorot
 
 # Random numbers that the generator makes a pair of.
@@ -170,17 +168,4 @@ def as_measured(scores: Tensor, measured: Tensor) -> Tensor:
     return (scores.detach() >= measured.detach().median()).float()
 
 
-METHOD = Method(
-    "semigan",
-    SemiGAN,
-    partial(fit, Cooperating, "semigan"),
-    infer,
-    std=std,
-    jacobian=jacobian,
-    hidden=hidden,
-    by_epochs=True,
-    shape=SHAPE,
-    space=SPACE,
-    from_start={"learning_rate": 3e-4},
-    takes_unlabeled=True,
-)
+METHOD = network_method("semigan", SemiGAN, Cooperating, takes_unlabeled=True)

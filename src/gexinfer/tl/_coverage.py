@@ -9,7 +9,6 @@ from anndata import AnnData
 
 from gexinfer._fitted import FittedModel
 from gexinfer._names import locate
-from gexinfer._record import records
 from gexinfer._slots import (
     COVERAGE,
     INTERVALS,
@@ -23,6 +22,7 @@ from gexinfer._slots import (
 from gexinfer._values import refuse_not_finite, where_from
 from gexinfer.engine.blocks import Indices, Wide, dense, in_row_order, row_slices
 from gexinfer.tl._intervals import bound_names
+from gexinfer.tl._models import all_with
 from gexinfer.tl._test_rows import check_truth, refuse_seen, refuse_stale, test_rows
 
 DECILES = 10
@@ -73,17 +73,9 @@ def coverage(adata: AnnData, *, key: str | Iterable[str] | None = None, groupby:
     """
     check_in_memory(adata)
     check_unique(adata)
-    models = records(adata, key)
     levels = adata.uns.get(INTERVALS, pd.DataFrame(columns=["level"]))["level"]
     with_bounds = {n for n in levels.index if {n, *bound_names(n)} <= set(layer_names(adata))}
-    if key is None:
-        models = {name: fitted for name, fitted in models.items() if name in with_bounds}
-    lacking = [name for name in models if name not in with_bounds]
-    if lacking or not models:
-        raise KeyError(
-            f"adata.layers has no intervals of {lacking or 'any model'}; run gexinfer.tl.predict(adata, interval=.9) "
-            "first."
-        )
+    models = all_with(adata, key, with_bounds, "intervals", "gexinfer.tl.predict(adata, interval=.9)")
     test = test_rows(adata)
     parts = sample_parts(adata, test, groupby)
     for name, fitted in models.items():

@@ -244,14 +244,13 @@ def linear_model(adata: AnnData, fitted: FittedModel, targets: Indices) -> tuple
 
 def coefficients_of(sums: Moments) -> tuple[str, Wide]:
     """Return the (landmarks, targets) coefficients of least squares where rows are enough, else those of ridge."""
-    from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, cross_validation_errors
+    from gexinfer.methods._linear import Spectrum, best_by_cross_validation
 
     spectrum = Spectrum.of(sums)
     if sums.n > ENOUGH * len(sums.xx):
         return "ols", spectrum.coefficients(spectrum.inverse(0)).astype(np.float64)
-    penalties = PENALTIES_PER_ROW * sums.n
-    best = penalties[cross_validation_errors(sums, spectrum, penalties).sum(axis=1).argmin()]
-    return "ridge", spectrum.coefficients(spectrum.inverse(best)).astype(np.float64)
+    penalty = best_by_cross_validation(sums, spectrum)
+    return "ridge", spectrum.coefficients(spectrum.inverse(penalty)).astype(np.float64)
 
 
 def correlation(a: Wide, b: Wide) -> Wide:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from anndata import AnnData
@@ -55,17 +55,22 @@ def first_layer(models: Mapping[str, FittedModel], key: str | Iterable[str] | No
     return min(sorted(own or models), key=lambda name: float(models[name].model.notes.get("validation_mae", np.inf)))
 
 
-def all_predicted(adata: AnnData, key: str | Iterable[str] | None) -> dict[str, FittedModel]:
-    """Return the models that are asked for, all of which must have a layer, or those that have one."""
-    models, there = records(adata, key), layer_names(adata)
+def all_with(
+    adata: AnnData, key: str | Iterable[str] | None, there: Collection[str], what: str, call: str
+) -> dict[str, FittedModel]:
+    """Return the models that are asked for, all of which must be `there`, or those that are; `call` writes `what`."""
+    models = records(adata, key)
     if key is None:
         models = {name: fitted for name, fitted in models.items() if name in there}
     lacking = [name for name in models if name not in there]
     if lacking or not models:
-        raise KeyError(
-            f"adata.layers has no predictions of {lacking or 'any model'}; run gexinfer.tl.predict(adata) first."
-        )
+        raise KeyError(f"adata.layers has no {what} of {lacking or 'any model'}; run {call} first.")
     return models
+
+
+def all_predicted(adata: AnnData, key: str | Iterable[str] | None) -> dict[str, FittedModel]:
+    """Return the models that are asked for, all of which must have a layer, or those that have one."""
+    return all_with(adata, key, layer_names(adata), "predictions", "gexinfer.tl.predict(adata)")
 
 
 def one_predicted(adata: AnnData, key: str | None) -> tuple[str, FittedModel]:

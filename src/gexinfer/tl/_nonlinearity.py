@@ -181,7 +181,7 @@ class Line:
 
 def line_on(seen: Seen, pairs: Pairs, names: pd.Index) -> Line:
     """Fit all targets on what is seen of some rows: by least squares to describe them, by ridge to predict others."""
-    from gexinfer.methods._linear import PENALTIES_PER_ROW, Spectrum, cross_validation_errors
+    from gexinfer.methods._linear import Spectrum, best_by_cross_validation
 
     blocks = seen.blocks(pairs)
     first = next(blocks)
@@ -195,8 +195,7 @@ def line_on(seen: Seen, pairs: Pairs, names: pd.Index) -> Line:
         left = 1 - (spectrum.inverse(0) @ spectrum.rotated**2) / sums.yy
     free = n - 1 - rank
     adjusted = 1 - left * (n - 1) / free if free > 0 else np.full(len(left), np.nan)
-    penalties = PENALTIES_PER_ROW * n
-    penalty = penalties[cross_validation_errors(sums, spectrum, penalties).sum(axis=1).argmin()]
+    penalty = best_by_cross_validation(sums, spectrum)
     unit = np.where(scale.sd > 0, scale.unit, 0)[k:]
     coefficients = (spectrum.coefficients(spectrum.inverse(penalty)) * unit).astype(np.float32)
     return Line(adjusted, Scale(scale.mean[:k], scale.sd[:k]), scale.mean[k:], coefficients)
