@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from which_method import DATA, SETS
+from which_method import there
 
 import gexinfer as gx
 from gexinfer._fitted import PREDICT_ROWS, FittedModel
@@ -38,12 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in options.only.split(","):
-        try:
-            adata, groups = SETS[name]()
-        except FileNotFoundError:
-            print(f"{name}: skipped, its file is not in {DATA}")
-            continue
+    for name, adata, groups in there(options.only):
         found: dict[str, object] = {"n_samples": adata.n_obs, "groups": groups}
         for side, groupby in (("random", None), ("by group", groups)):
             found[side] = of_split(adata, groupby, groups, options.seeds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -75,6 +76,15 @@ def fewer_targets(adata: ad.AnnData, wanted: np.ndarray | None = None) -> ad.Ann
     return adata
 
 
+def there(names: str) -> Iterator[tuple[str, ad.AnnData, str | None]]:
+    """Yield the data sets of these names whose files are there, with the column of their groups."""
+    for name in names.split(","):
+        try:
+            yield name, *SETS[name]()
+        except FileNotFoundError:
+            print(f"{name}: skipped, its file is not in {DATA}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SETS))
@@ -83,12 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     methods = options.methods.split(",")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in options.only.split(","):
-        try:
-            adata, groups = SETS[name]()
-        except FileNotFoundError:
-            print(f"{name}: skipped, its file is not in {DATA}")
-            continue
+    for name, adata, groups in there(options.only):
         for groupby in [None] if groups is None else [None, groups]:
             tables = []
             for seed in range(options.seeds):

@@ -62,6 +62,16 @@ def gradients(network, step):
     return loss, {name: p.grad.clone() for name, p in network.parameters.items()}
 
 
+def with_targets(adata, n):
+    """Return a copy with all landmarks and some of the targets, split at random."""
+    adata = adata.copy()
+    gx.pp.landmarks(adata)
+    targets = np.random.default_rng(0).choice(np.flatnonzero(~adata.var["landmark"]), n, replace=False)
+    adata = adata[:, np.sort(np.r_[np.flatnonzero(adata.var["landmark"]), targets])].copy()
+    gx.pp.split(adata)
+    return adata
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -174,12 +184,7 @@ def test_slopes_and_hidden_units_are_those_of_all_members(small):
 
 
 def test_its_error_is_below_the_mean_of_its_members_and_below_one_network(bulk_once):
-    adata = bulk_once.copy()
-    gx.pp.landmarks(adata)
-    rng = np.random.default_rng(0)
-    targets = rng.choice(np.flatnonzero(~adata.var["landmark"]), 200, replace=False)
-    adata = adata[:, np.sort(np.r_[np.flatnonzero(adata.var["landmark"]), targets])].copy()
-    gx.pp.split(adata)
+    adata = with_targets(bulk_once, 200)
     options = {"hidden": 100, "epochs": 15}
     together, one = fit(adata, n_members=4, key_added="four", **options), fit(adata, **options)
     test = adata[adata.obs["split"] == "test"]
@@ -303,12 +308,7 @@ def test_intervals_of_an_ensemble_are_the_same_of_a_lazy_query(small):
 
 
 def test_intervals_of_an_ensemble_hold_of_values_on_which_it_is_apart(bulk_once):
-    adata = bulk_once.copy()
-    gx.pp.landmarks(adata)
-    rng = np.random.default_rng(0)
-    targets = rng.choice(np.flatnonzero(~adata.var["landmark"]), 300, replace=False)
-    adata = adata[:, np.sort(np.r_[np.flatnonzero(adata.var["landmark"]), targets])].copy()
-    gx.pp.split(adata)
+    adata = with_targets(bulk_once, 300)
     fitted = fit(adata, n_members=5, hidden=100, epochs=15)
     gx.tl.predict(adata, interval=0.9, std=True, progress=False)
     table = gx.tl.coverage(adata)

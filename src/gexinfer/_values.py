@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gexinfer.engine.blocks import Indices, Wide, dense
+from gexinfer.engine.blocks import Indices, Wide, dense, evenly
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PROFILE_ROWS = 500
@@ -19,7 +19,7 @@ FEW_ROWS = 10
 
 def sample(source: Any, rows: Indices, columns: Indices) -> NDArray[np.floating]:
     """Return evenly spaced rows, enough to know the scale."""
-    spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROFILE_ROWS)).astype(int))
+    spread = evenly(len(rows), PROFILE_ROWS)
     return dense(source, rows[spread], columns)
 
 

@@ -125,6 +125,11 @@ def row_slices(n: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
+def evenly(n: int, most: int) -> Indices:
+    """Return at most so many of n places, evenly spaced from the first to the last: what stands together is alike."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.intp))
+
+
 @dataclass(frozen=True)
 class Scale:
     """What brings genes to mean 0 and standard deviation 1, and back.

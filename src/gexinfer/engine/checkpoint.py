@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gexinfer.engine.blocks import Pairs
+from gexinfer.engine.blocks import Pairs, evenly
 from gexinfer.engine.feed import WINDOW
 from gexinfer.engine.network import Network, Plan
 
@@ -35,7 +35,7 @@ def identity(
     others = "none"
     if unlabeled is not None:
         # They have no moments of their own to be known by.
-        some = np.unique(np.linspace(0, len(unlabeled) - 1, WINDOW).astype(np.intp))
+        some = evenly(len(unlabeled), WINDOW)
         others = digest([unlabeled.rows.rows, unlabeled.select(some).arrays()[0]])
     return {
         **plan.options,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gexinfer.engine.blocks import Float, Indices, Pairs
+from gexinfer.engine.blocks import Float, Indices, Pairs, evenly
 from gexinfer.engine.device import fast_products, pick_device
 from gexinfer.engine.loop import seed_of, train
 from gexinfer.engine.network import Plan, Trained
@@ -167,7 +167,7 @@ def assigned(task: Task, config: Any) -> Indices:
     if config.block_by == "clusters" and n > 1:
         from sklearn.cluster import KMeans
 
-        some = np.unique(np.linspace(0, len(task.train) - 1, CLUSTER_ROWS).astype(np.intp))
+        some = evenly(len(task.train), CLUSTER_ROWS)
         _, Y = task.train.select(some).arrays()
         blocks = KMeans(n, random_state=int(task.rng.integers(2**31))).fit_predict(Y.T)
     else:

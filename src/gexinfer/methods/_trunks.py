@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gexinfer.engine.blocks import Indices, Pairs
+from gexinfer.engine.blocks import Indices, Pairs, evenly
 
 # Layer i of the network, from all that it sees to the units of one hidden layer.
 Layer = Callable[[int, Tensor], Tensor]
@@ -135,7 +135,7 @@ def structure(trunk: str, kind: str, training: Pairs, rng: np.random.Generator) 
         # Any genes but itself.
         drawn = np.stack([rng.choice(p - 1, k, replace=False) for _ in range(p)])
         return {"order": order, "neighbours": drawn + (drawn >= order[:, None])}
-    some = np.unique(np.linspace(0, len(training) - 1, STRUCTURE_ROWS).astype(np.intp))
+    some = evenly(len(training), STRUCTURE_ROWS)
     X, _ = training.select(some).arrays()
     X = X.astype(np.float64)
     X /= np.maximum(np.sqrt((X * X).sum(axis=0)), 1e-12)

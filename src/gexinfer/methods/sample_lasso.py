@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gexinfer.engine.blocks import Float, Indices, Wide
+from gexinfer.engine.blocks import Float, Indices, Wide, evenly
 from gexinfer.engine.memory import amount, available
 from gexinfer.methods._contract import SIMILAR, Method, Model, Task, check_penalty
 from gexinfer.methods._descent import best_on_path, descend
@@ -76,7 +76,7 @@ def fit(task: Task, config: SampleLasso) -> Model:
 def choose_penalty(task: Task, X: Float, Y: Float) -> float:
     """Return the penalty with the lowest error on some validation rows."""
     x, y = task.validation.arrays()
-    spread = np.unique(np.linspace(0, len(x) - 1, min(len(x), CHOOSING_ROWS)).astype(int))
+    spread = evenly(len(x), CHOOSING_ROWS)
     x, y = x[spread], y[spread]
     mixtures = Mixtures(X)
     targets = mixtures.targets(x, np.ones(x.shape[1], bool))

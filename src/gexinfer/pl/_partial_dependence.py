@@ -5,6 +5,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from gexinfer._slots import PARTIAL_DEPENDENCE
+from gexinfer.engine.blocks import evenly
 from gexinfer.pl._style import DASHES, UNITS, colours, dress, legend_below, new_axes
 
 # Single samples that are drawn of each model: more would be a grey field.
@@ -42,7 +43,7 @@ def partial_dependence(adata: AnnData, *, ax: Axes | None = None) -> Axes:
     ax = new_axes()[0] if ax is None else ax
     for i, (name, colour) in enumerate(zip(mean, colours(mean.shape[1]), strict=True)):
         curves, average = (np.asarray(of) - np.asarray(of)[0] for of in (found["curves"][name], mean[name]))
-        shown = np.unique(np.linspace(0, curves.shape[1] - 1, CURVES).astype(int))
+        shown = evenly(curves.shape[1], CURVES)
         ax.plot(values, curves[:, shown], color=colour, linewidth=0.4, alpha=0.35)
         ax.plot(values, average, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=2, label=name)
     own = found["measured"]["landmark"].to_numpy()

@@ -20,7 +20,7 @@ from gexinfer._slots import (
     named_places,
     split_rows,
 )
-from gexinfer.engine.blocks import Indices, Rows, Wide, in_row_order, row_slices
+from gexinfer.engine.blocks import Indices, Rows, Wide, evenly, in_row_order, row_slices
 from gexinfer.engine.moments import Moments
 from gexinfer.engine.report import steps, warn
 from gexinfer.tl._explained import fingerprint, landmarks_of, rows_to_look_at
@@ -216,7 +216,7 @@ def incomplete(fitted: FittedModel, X: Wide, wanted: Indices, device: str) -> fl
     at, share = path()
     mean = fitted.landmark_scale.mean
     off = size = 0.0
-    for x in X[np.unique(np.linspace(0, len(X) - 1, CHECKED).astype(int))]:
+    for x in X[evenly(len(X), CHECKED)]:
         away = x - mean
         added = fitted.jacobian(mean + at[:, None] * away, weights=share[:, None] * away, device=device).sum(axis=0)
         inferred, at_mean = fitted.predict(np.stack([x, mean]), device=device).astype(np.float64)

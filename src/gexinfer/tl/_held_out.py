@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gexinfer._fitted import FittedModel
-from gexinfer.engine.blocks import Float, Indices, Wide
+from gexinfer.engine.blocks import Float, Indices, Wide, evenly
 from gexinfer.engine.conformal import MOST_ROWS, order_statistics, ranks
 from gexinfer.methods import Task, get_method
 from gexinfer.methods._contract import mean_absolute_error
@@ -24,7 +24,7 @@ def held_out(fitted: FittedModel, task: Task) -> tuple[float, dict[str, np.ndarr
     """Return the standardised MAE over all targets of the validation rows, and what a record keeps of them."""
     total, n, start = 0.0, len(task.validation), 0
     # Evenly spaced rows: samples of one study often stand together.
-    picks = np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
+    picks = evenly(n, MOST_ROWS)
     residuals = np.empty((len(picks), task.validation.n_targets), np.float32)
     novelty = np.empty(n, np.float32)
     given: deque[tuple[Float, Float]] = deque()

@@ -13,7 +13,7 @@ from anndata import AnnData
 from gexinfer._names import listed
 from gexinfer._slots import SPLIT, check_unique, landmark_places, matrix, split_rows, target_places
 from gexinfer._values import profile, refuse_not_finite, scale_mismatch, where_from
-from gexinfer.engine.blocks import Rows, in_row_order
+from gexinfer.engine.blocks import Rows, evenly, in_row_order
 from gexinfer.engine.cluster import client_for, total
 from gexinfer.engine.moments import Moments, moments, part_moments
 from gexinfer.engine.report import warn
@@ -135,7 +135,7 @@ def nearest_landmarks(train: Rows, sums: Moments) -> dict[str, np.ndarray]:
 
     Of evenly spaced rows, whatever the method sums up itself, so that all models of a reference agree.
     """
-    picks = np.unique(np.linspace(0, len(train) - 1, min(len(train), NEAREST_ROWS)).astype(int))
+    picks = evenly(len(train), NEAREST_ROWS)
     if len(picks) < len(train) or not sums.xy.size:
         sums = sums_over(replace(train, rows=train.rows[picks]), cross=True)
     p = len(sums.xx)

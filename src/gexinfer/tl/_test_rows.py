@@ -8,7 +8,7 @@ from anndata import AnnData
 from gexinfer._fitted import FittedModel, row_digests
 from gexinfer._names import locate
 from gexinfer._slots import SPLIT, layer_names, matrix, split_rows
-from gexinfer.engine.blocks import Indices, dense
+from gexinfer.engine.blocks import Indices, dense, evenly
 from gexinfer.engine.cluster import is_lazy
 from gexinfer.methods import get_method
 
@@ -54,7 +54,7 @@ def refuse_stale(adata: AnnData, test: Indices, fitted: FittedModel, name: str) 
     landmarks, targets = locate(fitted.landmarks, adata.var_names), locate(fitted.targets, adata.var_names)
     if (landmarks < 0).any() or np.isin(landmarks, targets).any():
         return  # landmarks were dropped or overwritten since the prediction, so it cannot be made again
-    spread = np.unique(np.linspace(0, len(test) - 1, min(len(test), STALE_ROWS)).astype(int))
+    spread = evenly(len(test), STALE_ROWS)
     # Of a layer that is computed when it is read, rows of few chunks.
     spread = np.arange(len(spread)) if is_lazy(adata.layers[name]) else spread
     written = dense(adata.layers[name], test[spread])

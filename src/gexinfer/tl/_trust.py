@@ -10,7 +10,7 @@ from gexinfer._names import locate
 from gexinfer._record import to_uns
 from gexinfer._slots import RECALL, SPLIT, TRUSTED, check_in_memory, check_unique, matrix, split_rows
 from gexinfer._values import refuse_not_finite, where_from
-from gexinfer.engine.blocks import Float, Indices, dense, in_row_order, row_slices
+from gexinfer.engine.blocks import Float, Indices, dense, evenly, in_row_order, row_slices
 from gexinfer.engine.recall import recall
 from gexinfer.engine.report import say
 from gexinfer.tl._models import one_predicted
@@ -81,7 +81,7 @@ def trust(adata: AnnData, *, key: str | None = None) -> None:
     there = columns >= 0
     if there.sum() < 2:
         raise ValueError(f"adata holds {there.sum()} target of {name!r}; among fewer than 2 genes none is recognised.")
-    rows = test[np.unique(np.linspace(0, len(test) - 1, min(len(test), MOST_ROWS)).astype(int))]
+    rows = test[evenly(len(test), MOST_ROWS)]
     layer = str(fitted.input["layer"])
     found = np.full(len(columns), np.nan, np.float32)
     found[there] = recall(profiles(adata, layer, rows, columns[there]), profiles(adata, name, rows, columns[there]))
