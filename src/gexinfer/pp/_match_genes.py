@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from gexinfer._names import listed
 from gexinfer._slots import MATCHED_FROM, check_loaded, layer_names
@@ -101,19 +102,7 @@ def match_genes(
     ids = table[to].str.split("|").str[0].to_numpy(object)
     wanted = np.where(found["gene"] >= 0, ids[found["gene"]], "")
     matched = wanted != ""
-    if not matched.any() or matched.mean() < FEWEST:
-        raise ValueError(
-            f"{matched.sum():,} of the {len(names):,} names in {source} match a human gene that has a known {to}. "
-            f"{source} starts with {listed(names, 3)}. Pass the column of adata.var that holds symbols, Ensembl ids, "
-            "Entrez ids or probes of U133A as id_column=."
-        )
-    known = found["gene"].to_numpy() >= 0
-    if known.mean() < FEWEST_NUMBERS and as_ids(names, source).str.isdecimal().all():
-        raise ValueError(
-            f"{source} holds numbers only, of which {known.sum():,} of {len(names):,} are Entrez ids of human genes: "
-            f"{listed(names, 3)}. Row numbers match so by accident. Set adata.var_names to the gene ids, or name their "
-            "column with id_column=. If these are Entrez ids, leave out those of no human gene first."
-        )
+    refuse_accidents(names, source, found["gene"].to_numpy() >= 0, matched, to)
     kept = np.flatnonzero(matched | (unmatched == "keep"))
     # One group for each gene, and one for each column that is kept under its own name.
     of_one = np.where(matched, pd.factorize(wanted)[0], len(names) + np.arange(len(names)))[kept]
@@ -141,19 +130,46 @@ def match_genes(
     for layer, values in matrices.items():
         adata.layers[layer] = values
 
-    kinds = ", ".join(f"{n:,} by {kind}" for kind, n in found.loc[matched, "kind"].value_counts().items())
-    line = f"match_genes: {matched.sum():,} of {len(names):,} names in {source} found ({kinds}), which are "
-    line += f"{len(np.unique(wanted[matched])):,} genes"
-    if not matched.all():
-        reasons = {"ambiguous": found["ambiguous"], f"without a known {to}": (found["gene"] >= 0) & ~matched}
-        counts = [f"{mask.sum():,} {reason}" for reason, mask in reasons.items() if mask.any()]
-        line += f"; {(~matched).sum():,} others {'kept' if unmatched == 'keep' else 'dropped'}"
-        line += (f" ({', '.join(counts)})" if counts else "") + f": {listed(names[~matched])}"
+    n_genes = len(np.unique(wanted[matched]))
+    line = result_line(names, source, found, matched, to, n_genes, "kept" if unmatched == "keep" else "dropped")
     if (~matched).mean() > MANY_UNMATCHED and unmatched == "drop":
         warn(f"{line}. unmatched='keep' leaves them as they are.")
     else:
         say(line)
     return adata if copy else None
+
+
+def refuse_accidents(
+    names: pd.Index, source: str, known: NDArray[np.bool_], matched: NDArray[np.bool_], to: str
+) -> None:
+    """Refuse names of which so few match that they do so by accident; `known` are those of a human gene."""
+    if not matched.any() or matched.mean() < FEWEST:
+        raise ValueError(
+            f"{matched.sum():,} of the {len(names):,} names in {source} match a human gene that has a known {to}. "
+            f"{source} starts with {listed(names, 3)}. Pass the column of adata.var that holds symbols, Ensembl ids, "
+            "Entrez ids or probes of U133A as id_column=."
+        )
+    if known.mean() < FEWEST_NUMBERS and as_ids(names, source).str.isdecimal().all():
+        raise ValueError(
+            f"{source} holds numbers only, of which {known.sum():,} of {len(names):,} are Entrez ids of human genes: "
+            f"{listed(names, 3)}. Row numbers match so by accident. Set adata.var_names to the gene ids, or name their "
+            "column with id_column=. If these are Entrez ids, leave out those of no human gene first."
+        )
+
+
+def result_line(
+    names: pd.Index, source: str, found: pd.DataFrame, matched: NDArray[np.bool_], to: str, n_genes: int, others: str
+) -> str:
+    """Return how many names matched as what, and which did not and what became of them."""
+    kinds = ", ".join(f"{n:,} by {kind}" for kind, n in found.loc[matched, "kind"].value_counts().items())
+    line = f"match_genes: {matched.sum():,} of {len(names):,} names in {source} found ({kinds}), which are "
+    line += f"{n_genes:,} genes"
+    if not matched.all():
+        reasons = {"ambiguous": found["ambiguous"], f"without a known {to}": (found["gene"] >= 0) & ~matched}
+        counts = [f"{mask.sum():,} {reason}" for reason, mask in reasons.items() if mask.any()]
+        line += f"; {(~matched).sum():,} others {others}"
+        line += (f" ({', '.join(counts)})" if counts else "") + f": {listed(names[~matched])}"
+    return line
 
 
 @cache
