@@ -43,6 +43,12 @@ def gtex(*, tissue: str | Sequence[str] | None = None, progress: bool = True) ->
     References
     ----------
     GTEx Consortium, Science 2020, 369:1318.
+
+    Examples
+    --------
+    >>> liver = gx.datasets.gtex(tissue="Liver")  # doctest: +SKIP
+    >>> gx.pp.landmarks(liver)  # doctest: +SKIP
+    >>> gx.pp.split(liver, groupby="subject")  # doctest: +SKIP
     """
     attributes = pd.read_csv(
         fetch(registry.GTEX_SAMPLES, progress=progress),

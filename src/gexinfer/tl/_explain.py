@@ -122,6 +122,14 @@ def explain(
     References
     ----------
     Sundararajan, Taly, Yan, ICML 2017 (integrated gradients).
+
+    Examples
+    --------
+    >>> influence = gx.tl.explain(ref, "ridge")
+    >>> influence.shape
+    (94, 204)
+    >>> influence["CLSPN"].nlargest(3).index.tolist()
+    ['POLE2', 'TIMELESS', 'CDC25A']
     """
     check_in_memory(adata)
     check_unique(adata)

@@ -67,6 +67,12 @@ def nonlinearity(
     References
     ----------
     Chen et al., Bioinformatics 2016, 32:1832.
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="dgex", hidden=64, epochs=5)
+    >>> gx.tl.nonlinearity(ref, "dgex").columns.tolist()
+    ['hidden_train', 'linear_train', 'hidden_test', 'linear_test']
     """
     check_in_memory(adata)
     check_unique(adata)
