@@ -21,7 +21,7 @@ def bulk() -> ad.AnnData:
 
     References
     ----------
-    Wang et al., Sci Data 2018, 5:180061 (RNAseqDB).
+    Wang et al., Sci Data 2018, 5:180061 :cite:p:`wang2018rnaseqdb` (RNAseqDB).
 
     Examples
     --------

@@ -28,7 +28,7 @@ def gene_info(*, progress: bool = True) -> pd.DataFrame:
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437.
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017`.
 
     Examples
     --------

@@ -36,7 +36,8 @@ def geuvadis(*, progress: bool = True) -> AnnData:
 
     References
     ----------
-    Lappalainen et al., Nature 2013, 501:506 (Geuvadis); Chen et al., Bioinformatics 2016, 32:1832 (D-GEX).
+    Lappalainen et al., Nature 2013, 501:506 :cite:p:`lappalainen2013` (Geuvadis); Chen et al., Bioinformatics 2016,
+    32:1832 :cite:p:`chen2016` (D-GEX).
 
     Examples
     --------

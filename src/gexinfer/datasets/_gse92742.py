@@ -53,7 +53,7 @@ def gse92742(
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437.
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017`.
 
     Examples
     --------

@@ -39,7 +39,7 @@ def gse92743(platform: Literal["rnaseq", "l1000"] = "rnaseq", *, progress: bool 
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437.
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017`.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def gtex(*, tissue: str | Sequence[str] | None = None, progress: bool = True) ->
 
     References
     ----------
-    GTEx Consortium, Science 2020, 369:1318.
+    GTEx Consortium, Science 2020, 369:1318 :cite:p:`gtex2020`.
 
     Examples
     --------

@@ -72,7 +72,7 @@ def read_gctx(
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437 (L1000).
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017` (L1000).
 
     Examples
     --------

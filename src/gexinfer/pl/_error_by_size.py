@@ -35,7 +35,7 @@ def error_by_size(adata: AnnData, *, ax: Axes | None = None) -> Axes:
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

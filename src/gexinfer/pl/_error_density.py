@@ -38,7 +38,7 @@ def error_density(adata: AnnData, keys: str | Sequence[str] | None = None, *, ax
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

@@ -40,7 +40,7 @@ def nonlinearity(adata: AnnData, key: str | None = None, *, ax: Axes | None = No
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

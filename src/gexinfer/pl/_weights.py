@@ -60,7 +60,7 @@ def weights(adata: AnnData, key: str | None = None, *, n_units: int = 8, ax: Axe
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

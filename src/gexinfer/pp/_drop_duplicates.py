@@ -74,7 +74,7 @@ def drop_duplicates(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

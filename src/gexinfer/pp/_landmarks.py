@@ -58,7 +58,8 @@ def landmarks(
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437 (L1000); Chen et al., Bioinformatics 2016, 32:1832 (D-GEX).
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017` (L1000); Chen et al., Bioinformatics 2016, 32:1832
+    :cite:p:`chen2016` (D-GEX).
 
     Examples
     --------

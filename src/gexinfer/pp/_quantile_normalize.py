@@ -81,7 +81,8 @@ def quantile_normalize(
 
     References
     ----------
-    Bolstad et al., Bioinformatics 2003, 19:185; Chen et al., Bioinformatics 2016, 32:1832.
+    Bolstad et al., Bioinformatics 2003, 19:185 :cite:p:`bolstad2003`; Chen et al., Bioinformatics 2016, 32:1832
+    :cite:p:`chen2016`.
 
     Examples
     --------

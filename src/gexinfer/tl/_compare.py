@@ -69,7 +69,7 @@ def compare(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832 (the error, and the linear baselines).
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016` (the error, and the linear baselines).
 
     Examples
     --------

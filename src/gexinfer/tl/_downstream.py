@@ -119,7 +119,7 @@ def downstream(
 
     References
     ----------
-    Wolf, Angerer, Theis, Genome Biology 2018, doi 10.1186/s13059-017-1382-0 (scanpy).
+    Wolf, Angerer, Theis, Genome Biology 2018, doi 10.1186/s13059-017-1382-0 :cite:p:`wolf2018` (scanpy).
 
     Examples
     --------

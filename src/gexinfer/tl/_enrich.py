@@ -74,7 +74,7 @@ def enrich(
 
     References
     ----------
-    Benjamini, Hochberg, Journal of the Royal Statistical Society B 1995, 57:289.
+    Benjamini, Hochberg, Journal of the Royal Statistical Society B 1995, 57:289 :cite:p:`benjamini1995`.
 
     Examples
     --------

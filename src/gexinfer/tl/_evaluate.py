@@ -149,7 +149,7 @@ def evaluate(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

@@ -121,7 +121,7 @@ def explain(
 
     References
     ----------
-    Sundararajan, Taly, Yan, ICML 2017 (integrated gradients).
+    Sundararajan, Taly, Yan, ICML 2017 :cite:p:`sundararajan2017` (integrated gradients).
 
     Examples
     --------

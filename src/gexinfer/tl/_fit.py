@@ -179,10 +179,11 @@ def fit(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with: `ols`, `ridge`, `lasso`,
-    `knn_genes`). Mancuso et al., Nucleic Acids Research 2020, 48:e125 (`sample_lasso`). Mukherjee and Zhu, Statistical
-    Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`). Wang et al., Bioinformatics 2018,
-    34:i603 (`ggan`). Ghasedi Dizaji et al., KDD 2018 (`semigan`).
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016` (D-GEX, and the methods it was compared with: `ols`,
+    `ridge`, `lasso`, `knn_genes`). Mancuso et al., Nucleic Acids Research 2020, 48:e125 :cite:p:`mancuso2020`
+    (`sample_lasso`). Mukherjee and Zhu, Statistical Analysis and Data Mining 2011, 4:612 :cite:p:`mukherjee2011`
+    (`rrr`). Cho and Saul, NIPS 2009 :cite:p:`cho2009` (`kernel`). Wang et al., Bioinformatics 2018, 34:i603
+    :cite:p:`wang2018gan` (`ggan`). Ghasedi Dizaji et al., KDD 2018 :cite:p:`ghasedi2018` (`semigan`).
 
     Examples
     --------

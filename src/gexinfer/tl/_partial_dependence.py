@@ -78,7 +78,7 @@ def partial_dependence(
 
     References
     ----------
-    Friedman, Annals of Statistics 2001, 29:1189.
+    Friedman, Annals of Statistics 2001, 29:1189 :cite:p:`friedman2001`.
 
     Examples
     --------

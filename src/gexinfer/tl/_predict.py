@@ -185,7 +185,8 @@ def predict(
 
     References
     ----------
-    Chen et al., IEEE Transactions on Signal Processing 2010, 58, issue 10 (how the covariance that fills in is shrunk).
+    Chen et al., IEEE Transactions on Signal Processing 2010, 58, issue 10 :cite:p:`chen2010` (how the covariance that
+    fills in is shrunk).
 
     Examples
     --------

@@ -54,7 +54,7 @@ def similar_samples(
 
     References
     ----------
-    Mancuso et al., Nucleic Acids Research 2020, 48:e125 (SampleLASSO).
+    Mancuso et al., Nucleic Acids Research 2020, 48:e125 :cite:p:`mancuso2020` (SampleLASSO).
 
     Examples
     --------

@@ -113,7 +113,7 @@ def sweep(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
 
     Examples
     --------

@@ -70,7 +70,7 @@ def trust(adata: AnnData, *, key: str | None = None) -> None:
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437 (the best inferred genes of L1000).
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017` (the best inferred genes of L1000).
 
     Examples
     --------

@@ -144,7 +144,7 @@ def tune(
 
     References
     ----------
-    Akiba et al., KDD 2019 (optuna).
+    Akiba et al., KDD 2019 :cite:p:`akiba2019` (optuna).
 
     Examples
     --------
