@@ -22,6 +22,10 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = f"gexinfer {version}"
+html_static_path = ["_static"]
+html_css_files = ["gexinfer.css"]
+# The search field stands in the sidebar, and on a phone behind its button.
+html_theme_options = {"navbar_persistent": []}
 
 # Notebooks are executed by the tests; here their stored outputs are shown.
 nb_execution_mode = "off"
