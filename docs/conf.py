@@ -2,7 +2,11 @@
 
 from importlib.metadata import version as installed
 
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
 from sphinx.ext.napoleon import NumpyDocstring
+from sphinx.writers.html5 import HTML5Translator
 
 project = "gexinfer"
 author = "gexinfer developers"
@@ -18,6 +22,7 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
@@ -44,6 +49,9 @@ default_role = "literal"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# Formulas are written as MathML, which browsers know, so that no page loads a script from elsewhere.
+html_math_renderer = "mathml"
+
 nitpicky = True
 # Types of other packages: without intersphinx, which needs a network to build, there is nothing to link them to.
 nitpick_ignore_regex = [("py:class", r"(anndata|collections|matplotlib|mudata|numpy|os|pandas|pathlib)\..*")]
@@ -56,3 +64,17 @@ def returns_in_prose(self: NumpyDocstring, section: str) -> list[str]:
 
 
 NumpyDocstring._parse_returns_section = returns_in_prose
+
+
+def inline_formula(self: HTML5Translator, node: nodes.math) -> None:
+    self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def block_formula(self: HTML5Translator, node: nodes.math_block) -> None:
+    self.body.append(convert(node.astext(), display="block"))
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
