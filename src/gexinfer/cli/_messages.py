@@ -96,11 +96,9 @@ def for_a_shell(text: str) -> str:
             named = re.findall(r"\w+=[^,]+", found[found.lastindex or 0])
             text = text.replace(found[0], " ".join([found.expand(command), *named]))
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    options = {option.name: option for command in commands.values() for option in command.params}
-    for name, option in options.items():
+    options = [option for command in commands.values() for option in command.params if option.opts[0].startswith("-")]
+    for name, option in {option.name: option for option in options}.items():
         spelled = max(option.opts, key=len)
-        if not spelled.startswith("--"):
-            continue
         if option.is_flag:
             text = re.sub(rf"\b{name}=(True\b)?", spelled, text)
         else:
