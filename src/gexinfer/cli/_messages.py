@@ -64,7 +64,7 @@ def ended() -> Iterator[list[int]]:
     def terminate(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    # A shell that runs a command in the background may have Ctrl-C ignored, and torchrun handles both by itself.
+    # A shell that runs a command in the background may have Ctrl-C ignored, which stays so.
     usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     ours = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
     replaced = [number for number in usual if signal.getsignal(number) is usual[number]]
