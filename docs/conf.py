@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "tutorials/data"]
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = f"gexinfer {version}"
