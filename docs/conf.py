@@ -23,7 +23,7 @@ extensions = [
 ]
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "tutorials/data"]
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = f"gexinfer {version}"
