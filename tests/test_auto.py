@@ -562,7 +562,7 @@ def test_the_shell_fits_it_where_nothing_is_named(small, few, tmp_path):
     assert ad.read_h5ad(path).uns["auto"]["params"]["budget"] == "2min"
     for arguments, told in (
         (["-m", "ridge", "--budget", "2min"], "--budget is for --method auto"),
-        (["--budget", "soon"], "budget='soon' must be a time"),
+        (["--budget", "soon"], "--budget 'soon' must be a time"),
     ):
         done = CliRunner().invoke(app, ["fit", str(path), *arguments])
         assert done.exit_code == 1

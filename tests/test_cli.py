@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import re
 import resource
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import gexinfer as gx
 from gexinfer.cli import app
+from gexinfer.cli._arguments import PANELS, Method
+from gexinfer.methods import METHODS
+from gexinfer.pp._panels import load_panel
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DATA = Path(__file__).parent / "data"
+COMMAND = [sys.executable, "-m", "gexinfer"]
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+def run(*arguments, **environment):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env=environment, prog_name="gexinfer")
+
+
+def told(*arguments):
+    """Run a command that must go well, and return the JSON document that is all of its stdout."""
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout, parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def files(small_once, tmp_path_factory):
+    """A reference with predictions of `mean` and `ridge`, and a query of landmarks alone."""
+    folder = tmp_path_factory.mktemp("files")
+    adata = small_once.copy()
+    for method in ("mean", "ridge"):
+        gx.tl.fit(adata, method, progress=False)
+    gx.tl.predict(adata, progress=False)
+    adata.write_h5ad(folder / "predicted.h5ad")
+    landmarks = adata.var_names[adata.var["landmark"]]
+    ad.AnnData(adata[:20, landmarks].X, var=adata.var.loc[landmarks, ["ensembl"]]).write_h5ad(folder / "query.h5ad")
+    (folder / "panel.txt").write_text("\n".join(landmarks))
+    return folder
 
 
 def test_demo(tmp_path):
@@ -133,9 +169,6 @@ def test_predict_to_disk_from_another_platform(fitted, tmp_path, form):
     )
     assert done.exit_code == 1
     assert "lacks 3 of the 60 landmarks" in done.output
-    done = run("predict", path, "--model", model, "--output", tmp_path / "c.zarr", "-o", tmp_path / "b.zarr")
-    assert done.exit_code == 1
-    assert "is not known; choose one of layer, anndata, mudata, disk" in done.output
     assert not (tmp_path / "b.zarr").exists()
 
 
@@ -200,6 +233,294 @@ def test_samples_without_targets_from_a_file(small, tmp_path):
     assert "--unlabeled is for --method semigan, not for dgex" in refused.stderr
 
 
+def test_a_model_of_another_name_validated_on_another_file(small, tmp_path):
+    held = small[small.obs["split"] == "validation"].copy()
+    held.obs_names = "other-" + held.obs_names
+    small.write_h5ad(tmp_path / "a.h5ad")
+    held.write_h5ad(tmp_path / "held.h5ad")
+    asked = ("--validation", tmp_path / "held.h5ad", "--key-added", "mine")
+    done = run("fit", tmp_path / "a.h5ad", "-o", tmp_path / "b.h5ad", "-m", "ridge", *asked)
+    assert done.exit_code == 0, done.stderr
+    gx.tl.fit(small, "ridge", key_added="mine", validation=held, progress=False)
+    assert ad.read_h5ad(tmp_path / "b.h5ad").uns["mine"]["params"] == small.uns["mine"]["params"]
+    refused = run("fit", tmp_path / "a.h5ad", "-m", "ridge", "-m", "mean", *asked)
+    assert (refused.exit_code, "--key-added mine is for one method" in refused.stderr) == (1, True)
+
+
+def test_the_same_seed_gives_the_same_bytes(files, tmp_path):
+    options = ["-m", "dgex", "--option", "hidden=8", "--option", "epochs=2", "--seed", "3"]
+    for name in ("a.h5ad", "b.h5ad"):
+        assert run("fit", files / "predicted.h5ad", "-o", tmp_path / name, *options).exit_code == 0
+    assert (tmp_path / "a.h5ad").read_bytes() == (tmp_path / "b.h5ad").read_bytes()
+
+
+def test_predict_some_genes_of_a_query_that_goes_by_other_names(files, tmp_path):
+    query = ad.read_h5ad(files / "query.h5ad")
+    query.var["gene"] = query.var_names
+    query.var_names = query.var["ensembl"].astype(str)
+    # Without an entry a gene keeps its name, and is a missing landmark here.
+    query.var.iloc[0, query.var.columns.get_loc("gene")] = np.nan
+    query.var.index.name = None
+    query.write_h5ad(tmp_path / "q.h5ad")
+    query.write_zarr(tmp_path / "q.zarr")
+    adata = ad.read_h5ad(files / "predicted.h5ad")
+    targets = list(adata.var_names[~adata.var["landmark"]][:5])
+    (tmp_path / "genes.txt").write_text("\n".join(targets))
+    asked = ["--model", files / "predicted.h5ad", "--key", "ridge", "--id-column", "gene"]
+    asked += ["--genes", tmp_path / "genes.txt"]
+    done = run("predict", tmp_path / "q.h5ad", *asked, "--output", "anndata", "-o", tmp_path / "full.h5ad")
+    assert done.exit_code == 0, done.stderr
+    done = run("predict", tmp_path / "q.zarr", *asked, "--output", "disk", "-o", tmp_path / "full.zarr")
+    assert done.exit_code == 0, done.stderr
+    named = query[:, query.var["gene"].notna()].copy()
+    named.var_names = named.var["gene"].astype(str)
+    expected = gx.tl.predict(named, adata, key="ridge", genes=targets, output="anndata", progress=False)
+    for made in (ad.read_h5ad(tmp_path / "full.h5ad"), ad.read_zarr(tmp_path / "full.zarr")):
+        assert list(made.var_names) == targets
+        np.testing.assert_array_equal(made.X, expected.X)
+
+
+def test_trust_from_one_command_to_the_next(files, tmp_path):
+    query = ["predict", files / "query.h5ad", "--output", "anndata", "--key", "ridge", "--trusted-only"]
+    refused = run(*query, "--model", files / "predicted.h5ad", "-o", tmp_path / "full.h5ad")
+    assert refused.exit_code == 1
+    assert "run gexinfer predict and gexinfer evaluate --trust --key 'ridge'" in refused.stderr
+    scored = tmp_path / "scored.h5ad"
+    done = run("evaluate", files / "predicted.h5ad", "--trust", "--key", "ridge", "-o", scored)
+    assert done.exit_code == 0, done.stderr
+    done = run(*query, "--model", scored, "-o", tmp_path / "full.h5ad")
+    assert done.exit_code == 0, done.stderr
+    trusted = {model["key"]: model["n_trusted"] for model in told("info", scored)["models"]}
+    assert trusted["mean"] is None
+    assert 0 < trusted["ridge"] < 90
+    assert ad.read_h5ad(tmp_path / "full.h5ad").n_vars == 60 + trusted["ridge"]
+    done = run("evaluate", files / "predicted.h5ad", "--trust", "--key", "ridge")
+    assert (done.exit_code, "say with --out" in done.stderr) == (1, True)
+
+
+def test_tables_as_json(files, tmp_path):
+    csv = tmp_path / "t.csv"
+    document = told("evaluate", files / "predicted.h5ad", "--groupby", "tissue", "--csv", csv)
+    table = pd.DataFrame(document["models"]).set_index("model")
+    pd.testing.assert_frame_equal(table, pd.read_csv(csv, index_col=0), check_dtype=False)
+    # Correlations of a constant.
+    assert document["models"][-1]["model"] == "mean"
+    assert document["models"][-1]["pearson"] is None
+    groups = pd.DataFrame(document["groups"])
+    assert set(groups["model"]) == {"mean", "nearest", "ridge"}
+    assert set(groups["column"]) == {"tissue"}
+    compared = told("compare", files / "predicted.h5ad", "--methods", "mean")
+    assert [model["model"] for model in compared["models"]] == ["nearest", "mean"]
+    assert "groups" not in compared
+
+
+def test_info_of_each_kind_of_file(files, tmp_path):
+    adata = ad.read_h5ad(files / "predicted.h5ad")
+    found = told("info", files / "predicted.h5ad")
+    models = {model["key"]: model for model in found.pop("models")}
+    assert found == {
+        "path": str(files / "predicted.h5ad"),
+        "n_samples": 240,
+        "n_genes": 150,
+        "n_landmarks": 60,
+        "split": {"train": 168, "validation": 36, "test": 36, "by": "random"},
+        "roles": {"inferred": 90, "landmark": 60, "not in model": 0},
+        "layers": [{"name": "mean", "inferred": True}, {"name": "ridge", "inferred": True}],
+    }
+    params = adata.uns["ridge"]["params"]
+    assert models["ridge"]["validation_mae"] == params["validation_mae"]
+    assert models["ridge"]["options"] == {"per_gene": False}
+    assert (models["ridge"]["n_train"], models["ridge"]["layer"], models["ridge"]["holds_samples"]) == (168, "X", False)
+    assert (models["mean"]["gexinfer"], models["mean"]["n_trusted"]) == (gx.__version__, None)
+
+    adata.write_zarr(tmp_path / "a.zarr")
+    assert told("info", tmp_path / "a.zarr") | {"path": ""} == found | {"models": list(models.values()), "path": ""}
+    gx.io.write_model(adata, tmp_path / "r.safetensors", key="ridge")
+    assert told("info", tmp_path / "r.safetensors")["models"] == [models["ridge"] | {"key": None}]
+    asked = ["--model", tmp_path / "r.safetensors", "--output", "mudata", "-o", tmp_path / "m.h5mu"]
+    assert run("predict", files / "query.h5ad", *asked).exit_code == 0
+    parts = told("info", tmp_path / "m.h5mu")["modalities"]
+    assert {name: part["n_genes"] for name, part in parts.items()} == {"measured": 60, "inferred": 90}
+    for name in ("mini_gctoo_for_testing.gct", "mini_gctoo_for_testing.gctx"):
+        gct = told("info", DATA / name)
+        assert (gct["n_samples"], gct["n_genes"], gct["split"], gct["models"]) == (6, 6, None, [])
+
+
+def test_info_reads_no_matrix_and_names_a_damaged_model(files, tmp_path):
+    adata = ad.read_h5ad(files / "predicted.h5ad")
+    adata.uns["ridge"]["state"][0, 5000] ^= 1
+    gx.tl.fit(adata, "knn", progress=False)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        del file["X"]
+        # Four terabytes, were they read.
+        file.create_dataset("X", (240, 2**32), "f4", chunks=(1, 2**20))
+    done = run("info", tmp_path / "a.h5ad")
+    assert done.exit_code == 0, done.stderr
+    assert "ridge: uns['ridge'] is damaged or truncated" in done.stdout
+    assert re.search(r"│ knn .*│ yes ", done.stdout)
+    assert "identify people" in done.stdout
+    assert max(map(len, done.stdout.splitlines()[1:10])) <= 80
+
+
+def test_panels(files):
+    listed = told("panels")["panels"]
+    assert {panel["panel"]: panel["n_genes"] for panel in listed} == {"l1000": 978, "dgex943": 943}
+    lines = run("panels", "dgex943").stdout.splitlines()
+    assert (lines[0], len(lines)) == ("symbol\tensembl\tentrez", 944)
+    assert "TP53\tENSG00000141510\t7157" in run("panels", "l1000").stdout.splitlines()
+    assert told("panels", "l1000")["genes"][0] == {"symbol": "PSME1", "ensembl": "ENSG00000092010", "entrez": "5720"}
+    found = told("panels", "--in", files / "query.h5ad")["panels"][0]
+    assert found["found"] == [
+        {"column": None, "ids": "symbol", "n_found": 60},
+        {"column": "ensembl", "ids": "Ensembl id", "n_found": 60},
+    ]
+    assert len(found["missing"]) == 918
+    own = told("panels", files / "panel.txt", "--in", files / "query.h5ad")["panels"]
+    assert [(panel["n_genes"], panel["missing"]) for panel in own] == [(60, [])]
+    assert "60 of 978" in run("panels", "--in", files / "query.h5ad").stdout
+
+
+def test_choices_are_those_of_the_package():
+    assert [str(method) for method in Method] == list(METHODS)
+    for name in PANELS:
+        assert load_panel(name).name == name
+
+
+def test_help_describes_every_option_in_80_columns():
+    commands = typer.main.get_command(app).commands
+    assert list(commands) == ["demo", "fit", "predict", "evaluate", "compare", "report", "convert", "panels", "info"]
+    for name, command in commands.items():
+        assert all(option.help for option in command.params), name
+        done = run(name, "--help", COLUMNS="80")
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        # What does not fit is cut off.
+        assert "…" not in done.stdout, name
+    assert all(method in run("fit", "--help").stdout for method in METHODS)
+    assert run("--version").stdout == f"gexinfer {gx.__version__}\n"
+
+
+def test_help_and_completion_need_not_wait_for_heavy_imports():
+    script = "import sys, gexinfer.cli; print([m for m in ('numpy', 'pandas', 'torch', 'anndata') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("gexinfer pa", "panels"),
+        ("gexinfer fit -m r", "ridge rrr residual"),
+        ("gexinfer compare --methods mean,kn", "mean,knn mean,knn_genes"),
+        ("gexinfer panels l", "l1000"),
+        ("gexinfer predict --output m", "mudata"),
+    ],
+)
+def test_completion(typed, offered):
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1), "_GEXINFER_COMPLETE": "complete_bash"}
+    assert run(**asked).stdout.split() == offered.split()
+
+
+@pytest.mark.parametrize("path", sorted([*(ROOT / "docs").glob("*.md"), README]), ids=lambda path: path.name)
+def test_commands_of_the_pages_can_be_typed(path):
+    commands = typer.main.get_command(app).commands
+    blocks = re.findall(r"^```(?:bash)?\n(.*?)^```", path.read_text(), re.M | re.S)
+    lines = [
+        line for block in blocks for line in block.splitlines() if line.startswith("gexinfer ") and "[" not in line
+    ]
+    for line in lines:
+        name, *arguments = shlex.split(line.partition(" | ")[0], comments=True)[1:]
+        if not name.startswith("--"):
+            # Raises where an option is none, or a value none of the choices.
+            commands[name].make_context(name, arguments)
+    assert lines or path.name != "cli.md"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fit", "a.h5ad", "-m", "lasagne"], ["predict", "a.h5ad"], ["fit", "a.h5ad", "--seed", "-1"], ["lasagne"]],
+)
+def test_a_command_line_that_cannot_be_read_is_exit_code_2(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_bug_shows_its_traceback(files, monkeypatch):
+    monkeypatch.setattr(gx.tl, "evaluate", lambda adata, **asked: {}["lost"])
+    done = run("evaluate", files / "predicted.h5ad")
+    assert isinstance(done.exception, KeyError)
+    assert "error: " not in done.stderr
+
+
+def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(files, tmp_path, monkeypatch):
+    path = tmp_path / "a.h5ad"
+    path.write_bytes((files / "predicted.h5ad").read_bytes())
+
+    def half(adata, partial, **options):
+        Path(partial).write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", half)
+    done = run("fit", path, "-m", "ridge")
+    assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
+    assert path.read_bytes() == (files / "predicted.h5ad").read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("number", "code", "kept"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
+def test_signals(files, tmp_path, number, code, kept):
+    options = ["--option", "epochs=1000000", "--option", "hidden=8", "--checkpoint", "state", "--checkpoint-every", "1"]
+    process = subprocess.Popen(
+        [*COMMAND, "fit", files / "predicted.h5ad", "-o", "out.h5ad", "-m", "dgex", *options],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        restore_signals=True,
+    )
+    started = time.monotonic()
+    while not (tmp_path / "state" / "dgex.safetensors").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() - started < 120
+        time.sleep(0.05)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == code, told
+    # Ctrl-C keeps the best epoch, and the exit code says that it is not what was asked for.
+    assert {p.name for p in tmp_path.iterdir()} == {"state", *(["out.h5ad"] if kept else [])}
+    assert "Traceback" not in told
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path):
+    command = f"{shlex.join(COMMAND)} panels l1000 | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("symbol\tensembl\tentrez\n", "")
+
+
+def test_a_terminal_gets_a_bar_and_stdout_stays_empty(files, tmp_path):
+    ours, theirs = pty.openpty()
+    options = ["-m", "dgex", "--option", "hidden=8", "--option", "epochs=3", "-o", tmp_path / "a.h5ad"]
+    done = subprocess.run(
+        [*COMMAND, "fit", files / "predicted.h5ad", *options],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
+    )
+    seen = os.read(ours, 2**16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert "\x1b[2K" in seen
+    assert "3/3" in seen
+
+
+def test_a_folder_of_something_else_is_not_replaced(files, tmp_path):
+    other = tmp_path / "a.zarr"
+    other.mkdir()
+    (other / "thesis.txt").write_text("the only copy")
+    done = run("convert", files / "query.h5ad", other)
+    assert (done.exit_code, "is a folder with something else in it" in done.stderr) == (1, True)
+    assert (other / "thesis.txt").read_text() == "the only copy"
+
+
 def test_python_m_gexinfer_is_gexinfer():
     done = subprocess.run([sys.executable, "-m", "gexinfer", "--help"], capture_output=True, text=True, check=True)
     assert "Usage: gexinfer [OPTIONS] COMMAND" in done.stdout
@@ -223,11 +544,19 @@ def test_options_for_what_is_there_already_are_refused(small, tmp_path):
         (["fit", "no.h5ad", "-o", "x.h5ad", "-m", "ridge"], "There is no file 'no.h5ad'"),
         (["fit", "ref.h5ad", "-o", "x.csv", "-m", "ridge"], "'x.csv' must end in .h5ad or .zarr"),
         (["fit", "ref.h5ad", "-o", "no/x.h5ad", "-m", "ridge"], "There is no folder"),
-        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "lasagne"], "choose one of auto, mean, ols, ridge"),
         (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "--option", "penalty"], "must be written name=value"),
         (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "ridge", "-m", "knn", "--option", "k=3"], "is for one method"),
-        (["predict", "ref.h5ad", "-o", "x.h5ad"], "holds no gexinfer model"),
+        (
+            ["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "mean", "--device", "x", "--init", "ref.h5ad"],
+            "--init and --check",
+        ),
+        # What the package says in Python is told in the words of a shell.
+        (["predict", "ref.h5ad", "-o", "x.h5ad"], "Run gexinfer fit --method ... first"),
+        (["predict", "ref.h5ad", "-o", "x.h5ad"], "the model of another object: gexinfer predict --model ref."),
         (["evaluate", "ref.h5ad"], "holds no gexinfer model"),
+        (["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "mean", "--layer", "no"], "or --layer 'X'."),
+        (["info", "no.h5ad"], "There is no file 'no.h5ad'"),
+        (["panels", "l2000"], "'l2000' is neither"),
     ],
 )
 def test_errors_are_one_line_and_leave_no_file(small, tmp_path, monkeypatch, arguments, match):

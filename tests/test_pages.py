@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -21,6 +22,7 @@ from nbclient import NotebookClient
 from test_gctx import write_gctx
 
 import gexinfer as gx
+from gexinfer.methods import METHODS
 from gexinfer.methods.dgex import DGEX
 from gexinfer.methods.ggan import GGAN
 from gexinfer.methods.residual import Residual
@@ -81,14 +83,43 @@ def test_the_example_of_the_readme(bulk_once, tmp_path, monkeypatch):
 
 
 def test_a_record_is_read_by_hand_as_the_page_says(fitted, tmp_path, monkeypatch):
+    """With numpy, json and h5py alone: a stranger's reader gives our values."""
     monkeypatch.chdir(tmp_path)
     fitted.write_h5ad("reference.h5ad")
-    read, predict = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "record.md").read_text(), re.S)
+    define, read, predict, network = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "record.md").read_text(), re.S)
+    assert "gexinfer" not in re.sub(r'"__metadata__"\)\["gexinfer"\]', "", define + read + predict + network)
     names: dict[str, object] = {}
+    exec(define, names)
     exec(read, names)
-    names["X"] = fitted[:, names["head"]["landmarks"]].X
+    names["X"] = X = np.asarray(fitted[:, names["head"]["landmarks"]].X, np.float64)
     exec(predict, names)
-    np.testing.assert_allclose(names["Y"], fitted[:, names["head"]["targets"]].layers["ridge"], atol=1e-5)
+    targets = names["head"]["targets"]
+    np.testing.assert_allclose(names["Y"], fitted[:, targets].layers["ridge"], atol=1e-5)
+
+    back = predict.splitlines()[-1]
+    for options in (
+        {},
+        {"activation": "silu", "layer_norm": False},
+        {"recipe": "paper", "layers": 2, "target_blocks": 2},
+    ):
+        gx.tl.fit(fitted, "dgex", epochs=3, hidden=32, progress=False, **options)
+        gx.io.write_model(fitted, "dgex.safetensors", key="dgex")
+        exec(network, names)
+        exec(back, names)
+        np.testing.assert_allclose(names["Y"], gx.io.read_model("dgex.safetensors").predict(X), atol=1e-4)
+    gx.io.write_model(fitted, "dgex.safetensors", key="residual")
+    exec(network, names)
+    exec(back, names)
+    np.testing.assert_allclose(names["Y"], fitted[:, targets].layers["residual"], atol=1e-4)
+
+    # Arrays of every method, and the digest as its section says.
+    for method in METHODS:
+        head, arrays = names["read"](fitted.uns[method]["state"].tobytes())
+        told = head.pop("digest")
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for name in sorted(arrays):
+            digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].tobytes())
+        assert digest.hexdigest() == told, method
 
 
 def test_the_examples_of_training_call_what_they_name(small, tmp_path, monkeypatch):
@@ -119,7 +150,15 @@ SHORTENED = {
     "quickstart": {
         'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
         'cv="cohort"': "cv=2",
-    }
+    },
+    "l1000": {
+        'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
+        'budget="20s"': 'budget="5s"',
+    },
+    "cross_platform": {
+        'budget="10s"': 'budget="2s"',
+        'for method in ["ridge", "kernel"]:': 'for method in ["ridge"]:',
+    },
 }
 
 
@@ -134,6 +173,7 @@ def test_tutorials_run_and_hold_their_outputs(path, tmp_path):
         assert sum(long in cell.source for cell in code) == 1, long
         for cell in code:
             cell.source = cell.source.replace(long, short)
+    (tmp_path / "data").symlink_to(ROOT / "tutorials" / "data")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     assert shown >= 3
     assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) == shown

@@ -21,7 +21,15 @@ def bulk() -> ad.AnnData:
 
     References
     ----------
-    Wang et al., Sci Data 2018, 5:180061 (RNAseqDB).
+    Wang et al., Sci Data 2018, 5:180061 :cite:p:`wang2018rnaseqdb` (RNAseqDB).
+
+    Examples
+    --------
+    >>> bulk = gx.datasets.bulk()
+    >>> bulk.shape
+    (1392, 2978)
+    >>> bulk.obs["tissue"].value_counts().head(3).to_dict()
+    {'blood': 352, 'read': 97, 'kich': 85}
     """
     with as_file(files("gexinfer.datasets") / "bulk.h5ad") as path:
         adata = ad.read_h5ad(path)

@@ -28,7 +28,12 @@ def gene_info(*, progress: bool = True) -> pd.DataFrame:
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437.
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017`.
+
+    Examples
+    --------
+    >>> table = gx.datasets.gene_info()  # doctest: +SKIP
+    >>> well_inferred = table.index[table["pr_is_bing"] == 1]  # doctest: +SKIP
     """
     path = fetch(registry.GSE92742_GENES, progress=progress)
     return table(path, "pr_gene_id")

@@ -36,7 +36,13 @@ def geuvadis(*, progress: bool = True) -> AnnData:
 
     References
     ----------
-    Lappalainen et al., Nature 2013, 501:506 (Geuvadis); Chen et al., Bioinformatics 2016, 32:1832 (D-GEX).
+    Lappalainen et al., Nature 2013, 501:506 :cite:p:`lappalainen2013` (Geuvadis); Chen et al., Bioinformatics 2016,
+    32:1832 :cite:p:`chen2016` (D-GEX).
+
+    Examples
+    --------
+    >>> cells = gx.datasets.geuvadis()  # doctest: +SKIP
+    >>> gx.pp.landmarks(cells, panel="dgex943")  # doctest: +SKIP
     """
     table = pd.read_csv(fetch(registry.GEUVADIS, progress=progress), sep="\t", index_col=0)
     var, values = table.iloc[:, :3].rename_axis(None), table.iloc[:, 3:]

@@ -53,7 +53,12 @@ def gse92742(
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437.
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017`.
+
+    Examples
+    --------
+    >>> profiles = gx.datasets.gse92742(lazy=True)  # doctest: +SKIP
+    >>> measured = profiles[:1000, profiles.var["landmark"]].to_memory()  # doctest: +SKIP
     """
     # The small ones first: who has no network learns it before 52 GB are asked for.
     genes = gene_info(progress=progress)

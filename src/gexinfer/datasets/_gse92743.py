@@ -39,7 +39,12 @@ def gse92743(platform: Literal["rnaseq", "l1000"] = "rnaseq", *, progress: bool 
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437.
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017`.
+
+    Examples
+    --------
+    >>> measured = gx.datasets.gse92743("rnaseq")  # doctest: +SKIP
+    >>> gx.pp.landmarks(measured)  # doctest: +SKIP
     """
     remotes = {"rnaseq": registry.GSE92743_RNASEQ, "l1000": registry.GSE92743_L1000}
     if platform not in remotes:

@@ -42,7 +42,13 @@ def gtex(*, tissue: str | Sequence[str] | None = None, progress: bool = True) ->
 
     References
     ----------
-    GTEx Consortium, Science 2020, 369:1318.
+    GTEx Consortium, Science 2020, 369:1318 :cite:p:`gtex2020`.
+
+    Examples
+    --------
+    >>> liver = gx.datasets.gtex(tissue="Liver")  # doctest: +SKIP
+    >>> gx.pp.landmarks(liver)  # doctest: +SKIP
+    >>> gx.pp.split(liver, groupby="subject")  # doctest: +SKIP
     """
     attributes = pd.read_csv(
         fetch(registry.GTEX_SAMPLES, progress=progress),

@@ -30,6 +30,13 @@ def pbmc(*, progress: bool = True) -> AnnData:
         The disk has no room for it.
     ValueError
         The file does not have the known checksum.
+
+    Examples
+    --------
+    >>> cells = gx.datasets.pbmc()  # doctest: +SKIP
+    >>> sc.pp.normalize_total(cells)  # doctest: +SKIP
+    >>> sc.pp.log1p(cells)  # doctest: +SKIP
+    >>> gx.pp.landmarks(cells)  # doctest: +SKIP
     """
     import scanpy as sc
 

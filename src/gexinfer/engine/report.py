@@ -56,7 +56,9 @@ def warn(message: str) -> None:
     if not is_first():
         return
     inner, frame, level = Path(__file__).parents[1], sys._getframe(1), 2
-    while frame.f_back is not None and inner in (path := Path(frame.f_code.co_filename)).parents and path.stem != "cli":
+    while frame.f_back is not None and inner in (inside := Path(frame.f_code.co_filename).parents):
+        if inner / "cli" in inside:
+            break
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
 

@@ -35,6 +35,16 @@ def read_model(source: AnnData | str | os.PathLike[str], *, key: str | None = No
         There is no model, or none of that key.
     ValueError
         There are several models and no key, or the file or the model is damaged or of a newer version.
+
+    Examples
+    --------
+    >>> gx.io.write_model(ref, "ridge.safetensors", key="ridge")
+    >>> model = gx.io.read_model("ridge.safetensors")
+    >>> model.method, len(model.landmarks), len(model.targets)
+    ('ridge', 94, 204)
+    >>> query = ref[:3, ref.var["landmark"]].copy()
+    >>> gx.tl.predict(query, model=model, output="anndata").shape
+    (3, 298)
     """
     if isinstance(source, AnnData):
         return only(source, key, "adata")
@@ -99,6 +109,12 @@ def write_model(
         `model` is neither.
     ValueError
         The path has another ending, or the model holds samples and `include_samples` was not given.
+
+    Examples
+    --------
+    >>> gx.io.write_model(ref, "ridge.safetensors", key="ridge")
+    >>> gx.tl.fit(ref, method="knn")
+    >>> gx.io.write_model(ref, "knn.safetensors", key="knn", include_samples=True)
     """
     path = Path(path)
     if not isinstance(model, AnnData | FittedModel):

@@ -8,7 +8,7 @@ from gexinfer.io._read_gctx import Picks, read_gctx
 
 
 def read_gct(path: str | os.PathLike[str], *, rows: Picks | None = None, cols: Picks | None = None) -> AnnData:
-    """Read a GCT file (1.2 or 1.3), the text format of LINCS and CMap, or the part of it that is asked for.
+    r"""Read a GCT file (1.2 or 1.3), the text format of LINCS and CMap, or the part of it that is asked for.
 
     The text is read in blocks of lines, of which only what is asked for is kept. Other content is read as by
     `gexinfer.io.read_gctx`, whatever the name of the file.
@@ -32,5 +32,13 @@ def read_gct(path: str | os.PathLike[str], *, rows: Picks | None = None, cols: P
     ------
     ValueError
         A value is no number, e.g. has a decimal comma, or a line is damaged; told with the line.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> table = ref[:2, :3].to_df().T.to_csv(sep="\t", index_label="id")
+    >>> written = Path("part.gct").write_text("#1.3\n3\t2\t0\t0\n" + table)
+    >>> gx.io.read_gct("part.gct", rows=["ABCC5", "A2M"]).var_names.tolist()
+    ['ABCC5', 'A2M']
     """
     return read_gctx(path, rows=rows, cols=cols)

@@ -72,7 +72,19 @@ def read_gctx(
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437 (L1000).
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017` (L1000).
+
+    Examples
+    --------
+    >>> gx.io.write_gctx(ref, "measured.gctx")
+    >>> part = gx.io.read_gctx("measured.gctx", rows=["A2M", "LDLR"], cols=slice(0, 3))
+    >>> part.to_df().round(1)
+                              A2M  LDLR
+    GTEX-SNMC-0826-SM-4DM66  11.0   5.1
+    GTEX-SE5C-1026-SM-4BRUG   9.1   5.9
+    GTEX-S4Q7-0926-SM-4AD5D  11.5   6.8
+    >>> gx.io.read_gctx("measured.gctx", lazy=True).X.shape
+    (696, 298)
     """
     path = Path(path)
     kind, compressed = kind_of(path)

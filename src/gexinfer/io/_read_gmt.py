@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Read a GMT file of gene sets, the format of MSigDB.
+    r"""Read a GMT file of gene sets, the format of MSigDB.
 
     Parameters
     ----------
@@ -22,6 +22,15 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, list[str]]:
         There is no such file.
     ValueError
         A line has no tab-separated genes, or two sets have one name; told with the line.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> genes = ref.var_names[ref.var["landmark"]]
+    >>> written = Path("sets.gmt").write_text("\t".join(["LANDMARKS", "those of ref", *genes]))
+    >>> sets = gx.io.read_gmt("sets.gmt")
+    >>> sets["LANDMARKS"][:3]
+    ['ABCC5', 'ABHD6', 'ACD']
     """
     sets: dict[str, list[str]] = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):

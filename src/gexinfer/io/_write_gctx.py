@@ -57,6 +57,12 @@ def write_gctx(adata: AnnData, path: str | os.PathLike[str], *, layer: str | Non
     -----
     UserWarning
         Values are beyond float32, so they became inf; or there are values, such as -666, that will be read as missing.
+
+    Examples
+    --------
+    >>> gx.io.write_gctx(ref, "inferred.gctx", layer="ridge")
+    >>> gx.io.read_gctx("inferred.gctx").shape
+    (696, 298)
     """
     path = Path(path)
     check_adata(adata)

@@ -88,6 +88,10 @@ def write_report(
     -----
     UserWarning
         What `gexinfer.tl.predict` and `gexinfer.tl.evaluate` warn of; the page says it, too.
+
+    Examples
+    --------
+    >>> gx.io.write_report(ref, "report.html", key="ridge", groupby="tissue")
     """
     path = Path(path)
     if path.suffix != ".html":

@@ -39,6 +39,13 @@ def coverage(
     ------
     KeyError
         The coverage was not measured, or not of these models or parts.
+
+    Examples
+    --------
+    >>> table = gx.tl.coverage(ref)
+    >>> ax = gx.pl.coverage(ref, kind="samples by novelty")
+    >>> ax.get_ylabel()
+    'share of values in their interval'
     """
     if COVERAGE not in adata.uns:
         raise KeyError(

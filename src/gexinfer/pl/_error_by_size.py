@@ -35,7 +35,14 @@ def error_by_size(adata: AnnData, *, ax: Axes | None = None) -> Axes:
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> table = gx.tl.sweep(ref, "dgex", {"layers": [1, 2], "hidden": [16, 64]}, epochs=3)
+    >>> ax = gx.pl.error_by_size(ref)
+    >>> ax.get_xlabel()
+    'units in each hidden layer'
     """
     call = "gexinfer.tl.sweep(adata, 'dgex', {'layers': [1, 2, 3], 'hidden': [300, 1000]})"
     table = table_in(adata, SWEEP, call)

@@ -38,7 +38,13 @@ def error_density(adata: AnnData, key: str | Sequence[str] | None = None, *, ax:
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> ax = gx.pl.error_density(ref, ["ridge", "mean"])
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['ridge (0.594)', 'mean (0.817)']
     """
     errors = gene_errors(adata, key)
     if errors.isna().all(axis=None):

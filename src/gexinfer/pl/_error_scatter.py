@@ -42,7 +42,15 @@ def error_scatter(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> axes = gx.pl.error_scatter(ref, "ridge", against=["nearest", "mean"])
+    >>> sorted(axes)
+    ['mean', 'nearest']
+    >>> axes["mean"].get_xlabel()
+    'MAE of ridge (sd units)'
     """
     others = as_names(against)
     errors = gene_errors(adata, [key, *others])

@@ -49,6 +49,12 @@ def gene(
     ValueError
         There are several models and none is named, the gene is not inferred, there are no test rows, or none with a
         measured value, or the model has seen some.
+
+    Examples
+    --------
+    >>> ax = gx.pl.gene(ref, "LDLR", "ridge", groupby="tissue")
+    >>> ax.get_ylabel()
+    'LDLR, inferred by ridge (data units)'
     """
     name, fitted = one_predicted(adata, key)
     column = inferred_column(adata, gene, fitted, name)

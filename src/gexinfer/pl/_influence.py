@@ -54,6 +54,13 @@ def influence(
         The model was not explained.
     ValueError
         Several models were and none is named, or a gene was not explained.
+
+    Examples
+    --------
+    >>> influence = gx.tl.explain(ref, "ridge")
+    >>> ax = gx.pl.influence(ref, "ridge", n_genes=10, n_landmarks=20)
+    >>> len(ax.get_yticklabels()), len(ax.get_xticklabels())
+    (10, 20)
     """
     name, entry, slopes = explained(adata, key)
     for argument, number in (("n_genes", n_genes), ("n_landmarks", n_landmarks)):

@@ -37,6 +37,13 @@ def learning_curve(adata: AnnData, key: str | Sequence[str] | None = None, *, ax
     ------
     KeyError
         There is no learning curve, or a model is not in it.
+
+    Examples
+    --------
+    >>> table = gx.tl.learning_curve(ref, ["ridge", "knn"], sizes=[100, 200, 400], repeats=2)
+    >>> ax = gx.pl.learning_curve(ref)
+    >>> ax.get_xlabel()
+    'training samples'
     """
     table = table_in(adata, LEARNING_CURVE, "gexinfer.tl.learning_curve(adata, ['ridge', 'kernel'])")
     there = list(dict.fromkeys(table["model"]))

@@ -40,7 +40,15 @@ def nonlinearity(adata: AnnData, key: str | None = None, *, ax: Axes | None = No
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="dgex", hidden=64, epochs=5)
+    >>> table = gx.tl.nonlinearity(ref, "dgex")
+    >>> ax = gx.pl.nonlinearity(ref, "dgex")
+    >>> ax.get_xlabel()
+    'R2 of a linear fit on landmarks'
     """
     tables = adata.uns.get(NONLINEARITY, {})
     if not tables or (key is not None and key not in tables):

@@ -38,6 +38,12 @@ def novelty(adata: AnnData, groupby: str = "split", *, ax: Axes | None = None) -
     ValueError
         The model was fitted without validation rows, among which a sample would have a percentile, or no sample has a
         group.
+
+    Examples
+    --------
+    >>> ax = gx.pl.novelty(ref, groupby="split")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['train (540)', 'validation (80)', 'test (76)']
     """
     if PERCENTILE not in adata.obs:
         raise KeyError(f"adata.obs has no {PERCENTILE!r}; run gexinfer.tl.predict(adata) first.")

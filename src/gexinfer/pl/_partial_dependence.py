@@ -32,6 +32,13 @@ def partial_dependence(adata: AnnData, *, ax: Axes | None = None) -> Axes:
     ------
     KeyError
         There is nothing to draw.
+
+    Examples
+    --------
+    >>> curve = gx.tl.partial_dependence(ref, "CLSPN", "CDC25A", key="ridge")
+    >>> ax = gx.pl.partial_dependence(ref)
+    >>> ax.get_xlabel()
+    'CDC25A, the landmark (data units)'
     """
     if PARTIAL_DEPENDENCE not in adata.uns:
         raise KeyError(

@@ -46,6 +46,13 @@ def sample(adata: AnnData, sample: str, key: str | None = None, *, n_worst: int 
     ValueError
         There are several models and none is named, the sample's name is not unique, no inferred gene was measured, or
         `n_worst` is out of range.
+
+    Examples
+    --------
+    >>> name = ref.obs_names[ref.obs["split"] == "test"][0]
+    >>> ax = gx.pl.sample(ref, name, "ridge", n_worst=4)
+    >>> ax.get_xlabel()
+    'measured (data units)'
     """
     if isinstance(n_worst, bool) or not isinstance(n_worst, int | np.integer) or not 0 <= n_worst <= MOST_NAMES:
         raise ValueError(f"n_worst={n_worst!r} must be a number of genes, 0 to {MOST_NAMES}.")

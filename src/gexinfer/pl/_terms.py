@@ -36,6 +36,13 @@ def terms(adata: AnnData, key: str | None = None, *, ax: Axes | None = None) -> 
         The model is not there.
     ValueError
         The model is no network, or there are several and none is named.
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="ggan", hidden=32, discriminator_hidden=16, epochs=3)
+    >>> ax = gx.pl.terms(ref, "ggan")
+    >>> ax.get_xlabel()
+    'epoch'
     """
     models = records(adata, key)
     found = {name: histories for name, model in models.items() if (histories := history(model.model.arrays))}

@@ -64,6 +64,13 @@ def training(
         A model, a setting or the sweep is not there.
     ValueError
         There is no network among them.
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="dgex", hidden=64, epochs=5)
+    >>> ax = gx.pl.training(ref, "dgex", against="ridge")
+    >>> ax.get_ylabel()
+    'MAE over genes (sd units)'
     """
     curves, lines = of_sweep(adata, key, against) if sweep else of_models(adata, key, against)
     ax = new_axes()[0] if ax is None else ax

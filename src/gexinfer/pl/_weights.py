@@ -61,7 +61,14 @@ def weights(adata: AnnData, key: str | None = None, *, n_units: int = 8, ax: Axe
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="dgex", hidden=256, epochs=30)
+    >>> ax = gx.pl.weights(ref, "dgex", n_units=4)
+    >>> ax.get_title()
+    'dgex: ... major weights'
     """
     if isinstance(n_units, bool) or not isinstance(n_units, int | np.integer) or n_units < 1:
         raise ValueError(f"n_units={n_units!r} must be a whole number of at least 1.")

@@ -74,7 +74,15 @@ def drop_duplicates(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> twice = ad.concat([ref, ref[:5]], index_unique="-")  # five samples once more
+    >>> gx.pp.drop_duplicates(twice, how="exact")
+    >>> twice.n_obs == ref.n_obs
+    True
     """
     check_loaded(adata)
     if how not in ("near", "exact"):

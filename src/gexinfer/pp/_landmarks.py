@@ -58,7 +58,18 @@ def landmarks(
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437 (L1000); Chen et al., Bioinformatics 2016, 32:1832 (D-GEX).
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017` (L1000); Chen et al., Bioinformatics 2016, 32:1832
+    :cite:p:`chen2016` (D-GEX).
+
+    Examples
+    --------
+    >>> bulk = gx.datasets.bulk()
+    >>> gx.pp.landmarks(bulk, panel="l1000")
+    >>> bulk.var["landmark"].value_counts().to_dict()
+    {False: 2000, True: 978}
+    >>> gx.pp.landmarks(bulk, panel=["TP53", "MYC", "EGFR"])
+    >>> bulk.var_names[bulk.var["landmark"]].tolist()
+    ['EGFR', 'MYC', 'TP53']
     """
     check_in_memory(adata)
     wanted = load_panel(panel)

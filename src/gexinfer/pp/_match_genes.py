@@ -86,7 +86,14 @@ def match_genes(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> ref.var_names = ref.var["ensembl"].to_list()
+    >>> gx.pp.match_genes(ref, to="symbol")
+    >>> ref.var["gexinfer_matched_from"].head(2).to_dict()
+    {'A2M': 'ENSG00000175899', 'ABCC5': 'ENSG00000114770'}
     """
     check_loaded(adata)
     for name, value, allowed in (

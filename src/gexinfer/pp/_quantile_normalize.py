@@ -81,7 +81,16 @@ def quantile_normalize(
 
     References
     ----------
-    Bolstad et al., Bioinformatics 2003, 19:185; Chen et al., Bioinformatics 2016, 32:1832.
+    Bolstad et al., Bioinformatics 2003, 19:185 :cite:p:`bolstad2003`; Chen et al., Bioinformatics 2016, 32:1832
+    :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> gx.pp.quantile_normalize(ref)
+    >>> ref.uns["gexinfer_quantiles"]["values"].shape
+    (298,)
+    >>> new = gx.datasets.bulk()[1:2, ref.var_names].copy()
+    >>> gx.pp.quantile_normalize(new, reference=ref)  # to the same profile
     """
     check_loaded(adata)
     check_unique(adata)

@@ -102,6 +102,15 @@ def select_landmarks(
     -----
     UserWarning
         The values look like raw counts, or a gene of `include` does not vary.
+
+    Examples
+    --------
+    >>> gx.pp.select_landmarks(ref, n=20, include=["STAT1"])
+    >>> ref.uns["landmark_picks"].head(3).round(2)
+           round  left
+    STAT1      1  0.93
+    GTF2I      1  0.68
+    ACD        1  0.57
     """
     (check_loaded if copy else check_in_memory)(adata)
     check_unique(adata)

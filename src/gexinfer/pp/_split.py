@@ -58,6 +58,14 @@ def split(
     -----
     UserWarning
         Identical samples fall on two sides.
+
+    Examples
+    --------
+    >>> gx.pp.split(ref, groupby="subject", fractions=(0.7, 0.1, 0.2))
+    >>> ref.obs["split"].value_counts().to_dict()
+    {'train': 487, 'test': 139, 'validation': 70}
+    >>> int(ref.obs.groupby("subject", observed=True)["split"].nunique().max())  # no subject on two sides
+    1
     """
     check_in_memory(adata)
     shares = np.asarray(fractions, float)

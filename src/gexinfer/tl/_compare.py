@@ -70,7 +70,17 @@ def compare(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832 (the error, and the linear baselines).
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016` (the error, and the linear baselines).
+
+    Examples
+    --------
+    >>> table = gx.tl.compare(ref, ["mean", "ridge", "kernel"])
+    >>> table[["mae", "pearson", "gain_over_ridge"]].round(2)
+              mae  pearson  gain_over_ridge
+    kernel   0.55     0.69             0.08
+    ridge    0.59     0.65             0.00
+    nearest  0.72     0.52            -0.22
+    mean     0.82      NaN            -0.37
     """
     options = named_methods(methods)
     check_seed(rng)

@@ -70,6 +70,13 @@ def coverage(adata: AnnData, *, key: str | Iterable[str] | None = None, groupby:
     ValueError
         There are no test rows, the model has seen test rows, the layers are not the present model's or do not belong
         together, `groupby` lacks values, or measured values are NaN or inf.
+
+    Examples
+    --------
+    >>> table = gx.tl.coverage(ref)  # of the intervals that predict(ref, interval=0.9) wrote
+    >>> table.query("kind == 'all'")[["model", "level", "coverage", "width"]].round(2)
+       model  level  coverage  width
+    0  ridge    0.9      0.87   2.43
     """
     check_in_memory(adata)
     check_unique(adata)

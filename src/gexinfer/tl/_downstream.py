@@ -111,7 +111,15 @@ def downstream(
 
     References
     ----------
-    Wolf, Angerer, Theis, Genome Biology 2018, doi 10.1186/s13059-017-1382-0 (scanpy).
+    Wolf, Angerer, Theis, Genome Biology 2018, doi 10.1186/s13059-017-1382-0 :cite:p:`wolf2018` (scanpy).
+
+    Examples
+    --------
+    >>> table = gx.tl.downstream(ref, "tissue")
+    >>> table.query("measure == 'relative_error' and group == 'all'")[["values", "value", "n"]].round(2)
+       values  value  n
+    34  ridge   0.63  3
+    51   mean   1.00  3
     """
     check_in_memory(adata)
     check_unique(adata)

@@ -74,7 +74,17 @@ def enrich(
 
     References
     ----------
-    Benjamini, Hochberg, Journal of the Royal Statistical Society B 1995, 57:289.
+    Benjamini, Hochberg, Journal of the Royal Statistical Society B 1995, 57:289 :cite:p:`benjamini1995`.
+
+    Examples
+    --------
+    >>> influence = gx.tl.explain(ref, "ridge")
+    >>> sets = {"cell cycle": ["CCNF", "CDC25A", "CDK7", "CHEK2", "GMNN", "LIG1", "POLE2", "RFC5", "TIMELESS"]}
+    >>> table = gx.tl.enrich(ref, sets, "ridge", genes=["CLSPN", "NEK2"], top=10)
+    >>> table[["gene", "gene_set", "overlap", "expected", "p"]].round(3)
+        gene    gene_set  overlap  expected      p
+    0  CLSPN  cell cycle        4     0.957  0.007
+    1   NEK2  cell cycle        4     0.957  0.007
     """
     check_in_memory(adata)
     if not isinstance(gene_sets, Mapping):

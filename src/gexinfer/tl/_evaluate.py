@@ -141,7 +141,18 @@ def evaluate(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> table = gx.tl.evaluate(ref, groupby="tissue")
+    >>> table[["mae", "pearson", "r2", "gain_over_ridge"]].round(2)
+              mae  pearson    r2  gain_over_ridge
+    ridge    0.59     0.65  0.27             0.00
+    nearest  0.72     0.52 -0.04            -0.22
+    mean     0.82      NaN -0.16            -0.37
+    >>> ref.varm["gexinfer_mae"].loc["LDLR"].round(2).to_dict()
+    {'ridge': 0.97, 'mean': 1.1, 'nearest': 1.08}
     """
     check_in_memory(adata)
     check_unique(adata)

@@ -122,7 +122,15 @@ def explain(
 
     References
     ----------
-    Sundararajan, Taly, Yan, ICML 2017 (integrated gradients).
+    Sundararajan, Taly, Yan, ICML 2017 :cite:p:`sundararajan2017` (integrated gradients).
+
+    Examples
+    --------
+    >>> influence = gx.tl.explain(ref, "ridge")
+    >>> influence.shape
+    (94, 204)
+    >>> influence["CLSPN"].nlargest(3).index.tolist()
+    ['POLE2', 'TIMELESS', 'CDC25A']
     """
     check_in_memory(adata)
     check_unique(adata)

@@ -151,10 +151,21 @@ def fit(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832 (D-GEX, and the methods it was compared with: `ols`, `ridge`, `lasso`,
-    `knn_genes`). Mancuso et al., Nucleic Acids Research 2020, 48:e125 (`sample_lasso`). Mukherjee and Zhu, Statistical
-    Analysis and Data Mining 2011, 4:612 (`rrr`). Cho and Saul, NIPS 2009 (`kernel`). Wang et al., Bioinformatics 2018,
-    34:i603 (`ggan`). Ghasedi Dizaji et al., KDD 2018 (`semigan`).
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016` (D-GEX, and the methods it was compared with: `ols`,
+    `ridge`, `lasso`, `knn_genes`). Mancuso et al., Nucleic Acids Research 2020, 48:e125 :cite:p:`mancuso2020`
+    (`sample_lasso`). Mukherjee and Zhu, Statistical Analysis and Data Mining 2011, 4:612 :cite:p:`mukherjee2011`
+    (`rrr`). Cho and Saul, NIPS 2009 :cite:p:`cho2009` (`kernel`). Wang et al., Bioinformatics 2018, 34:i603
+    :cite:p:`wang2018gan` (`ggan`). Ghasedi Dizaji et al., KDD 2018 :cite:p:`ghasedi2018` (`semigan`).
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, budget="1s")  # auto: what can be fitted in about a second
+    >>> gx.tl.fit(ref, method="ridge", targets=["A2M", "LDLR"], key_added="two_genes")
+    >>> gx.tl.fit(ref, method="dgex", hidden=64, epochs=2)
+    >>> sorted(name for name, entry in ref.uns.items() if "state" in entry)
+    ['auto', 'dgex', 'ridge', 'two_genes']
+    >>> ref.uns["two_genes"]["params"]["n_targets"]
+    2
     """
     whole, adata = adata, one_modality(adata, modality)
     chosen = get_method(method)

@@ -118,6 +118,16 @@ def learning_curve(
     UserWarning
         Some fits failed, and their rows hold NaN; some fits warned, as `gexinfer.tl.fit` does; or it was interrupted,
         and the table holds the fits before.
+
+    Examples
+    --------
+    >>> table = gx.tl.learning_curve(ref, ["ridge", "knn"], sizes=[100, 200, 400], repeats=1)
+    >>> table.pivot(index="size", columns="model", values="mae").round(2)
+    model   knn  mean  ridge
+    size
+    100    0.70  0.81   0.68
+    200    0.68  0.85   0.65
+    400    0.67  0.82   0.63
     """
     asked_for = named_methods(methods)
     check_seed(rng)

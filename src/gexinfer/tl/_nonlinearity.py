@@ -67,7 +67,13 @@ def nonlinearity(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="dgex", hidden=64, epochs=5)
+    >>> gx.tl.nonlinearity(ref, "dgex").columns.tolist()
+    ['hidden_train', 'linear_train', 'hidden_test', 'linear_test']
     """
     check_in_memory(adata)
     check_unique(adata)

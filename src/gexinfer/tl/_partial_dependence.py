@@ -79,7 +79,17 @@ def partial_dependence(
 
     References
     ----------
-    Friedman, Annals of Statistics 2001, 29:1189.
+    Friedman, Annals of Statistics 2001, 29:1189 :cite:p:`friedman2001`.
+
+    Examples
+    --------
+    >>> curve = gx.tl.partial_dependence(ref, "CLSPN", "CDC25A", n_points=3)
+    >>> curve.round(1)
+              ridge
+    CDC25A
+    0.000000    1.7
+    2.738770    2.1
+    5.477539    2.6
     """
     check_in_memory(adata)
     check_unique(adata)

@@ -177,7 +177,19 @@ def predict(
 
     References
     ----------
-    Chen et al., IEEE Transactions on Signal Processing 2010, 58, issue 10 (how the covariance that fills in is shrunk).
+    Chen et al., IEEE Transactions on Signal Processing 2010, 58, issue 10 :cite:p:`chen2010` (how the covariance that
+    fills in is shrunk).
+
+    Examples
+    --------
+    >>> query = ref[:3, ref.var["landmark"]].copy()  # three samples of which only landmarks are known
+    >>> full = gx.tl.predict(query, model=ref, interval=0.9, output="anndata")
+    >>> full.shape
+    (3, 298)
+    >>> sorted(full.layers)
+    ['ridge', 'ridge_lower', 'ridge_upper']
+    >>> full.var["gexinfer_role"].value_counts().to_dict()
+    {'inferred': 204, 'landmark': 94, 'not in model': 0}
     """
     whole, adata = adata, one_modality(adata, modality)
     check_asked(adata, output, adapt=adapt, max_missing=max_missing, genes=genes, dtype=dtype)

@@ -54,7 +54,18 @@ def similar_samples(
 
     References
     ----------
-    Mancuso et al., Nucleic Acids Research 2020, 48:e125 (SampleLASSO).
+    Mancuso et al., Nucleic Acids Research 2020, 48:e125 :cite:p:`mancuso2020` (SampleLASSO).
+
+    Examples
+    --------
+    >>> gx.tl.fit(ref, method="sample_lasso")
+    >>> query = ref[ref.obs["split"] == "test", ref.var["landmark"]].copy()
+    >>> gx.tl.similar_samples(query, model=ref, n_samples=2)
+    >>> query.obsm["sample_lasso_similar"].columns.tolist()
+    ['sample_1', 'weight_1', 'sample_2', 'weight_2']
+    >>> similar = query.obsm["sample_lasso_similar"]["sample_1"]
+    >>> ref.obs["tissue"][similar].value_counts().index[0]  # 25 of the 76 are blood, too
+    'blood'
     """
     check_in_memory(adata)
     check_unique(adata)

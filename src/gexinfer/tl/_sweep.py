@@ -113,7 +113,15 @@ def sweep(
 
     References
     ----------
-    Chen et al., Bioinformatics 2016, 32:1832.
+    Chen et al., Bioinformatics 2016, 32:1832 :cite:p:`chen2016`.
+
+    Examples
+    --------
+    >>> table = gx.tl.sweep(ref, "dgex", {"hidden": [16, 64]}, epochs=3)
+    >>> table.query("~reference")[["hidden", "n_parameters"]]
+               hidden  n_parameters
+    hidden=16      16         24196
+    hidden=64      64         38644
     """
     chosen = get_method(method)
     check_seed(rng)

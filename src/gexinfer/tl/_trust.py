@@ -63,7 +63,16 @@ def trust(adata: AnnData, *, key: str | None = None) -> None:
 
     References
     ----------
-    Subramanian et al., Cell 2017, 171:1437 (the best inferred genes of L1000).
+    Subramanian et al., Cell 2017, 171:1437 :cite:p:`subramanian2017` (the best inferred genes of L1000).
+
+    Examples
+    --------
+    >>> gx.tl.trust(ref)
+    >>> ref.var.query("~landmark")["gexinfer_trusted"].value_counts().to_dict()
+    {False: 112, True: 92}
+    >>> query = ref[:3, ref.var["landmark"]].copy()
+    >>> gx.tl.predict(query, model=ref, trusted_only=True, output="anndata").n_vars
+    186
     """
     check_in_memory(adata)
     check_unique(adata)

@@ -122,7 +122,14 @@ def tune(
 
     References
     ----------
-    Akiba et al., KDD 2019 (optuna).
+    Akiba et al., KDD 2019 :cite:p:`akiba2019` (optuna).
+
+    Examples
+    --------
+    >>> best = gx.tl.tune(ref, "knn", n_trials=4)
+    >>> best
+    {'metric': 'correlation', 'weights': 'distance'}
+    >>> gx.tl.fit(ref, method="knn", **best)
     """
     from optuna import TrialPruned
     from optuna.trial import TrialState

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gexinfer.cli._arguments import (
+    RESULT,
+    Csv,
+    Device,
+    IdColumn,
+    Json,
+    Layer,
+    Panel,
+    Seed,
+    SplitBy,
+    complete_methods,
+)
+from gexinfer.cli._files import read
+from gexinfer.cli._messages import told
+from gexinfer.cli._steps import flag_and_split
+from gexinfer.cli._tables import check_results, hand_over
+
+
+def compare(
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Input: .h5ad, .zarr, or a GCT or GCTX; the bundled data where not given."),
+    ] = None,
+    *,
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            autocompletion=complete_methods,
+            help="Which to fit, separated by commas, as in gexinfer fit --help; auto, which puts several together, "
+            "takes minutes.",
+        ),
+    ] = "mean, ols, ridge, rrr, lasso, knn, knn_genes, kernel, dgex",
+    seed: Seed = 0,
+    device: Device = "auto",
+    panel: Panel = None,
+    id_column: IdColumn = None,
+    groupby: SplitBy = None,
+    layer: Layer = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the data with models, predictions and scores, .h5ad or .zarr.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    csv: Csv = None,
+    as_json: Json = False,
+) -> None:
+    """Fit several methods, predict, and print their errors on the test rows."""
+    import gexinfer as gx
+    from gexinfer.methods import get_method
+
+    with told():
+        check_results(csv, out)
+        names = [name.strip() for name in methods.split(",")]
+        for name in names:
+            get_method(name)
+        adata = gx.datasets.bulk() if path is None else read(path)
+        flag_and_split(adata, path or Path("the bundled data"), panel, id_column, groupby, layer, seed)
+        table = gx.tl.compare(adata, names, layer=layer, rng=seed, device=device)
+        hand_over(table, csv, adata, out, as_json=as_json)
