@@ -21,7 +21,7 @@ templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = f"gexinfer {version}"
 
-# Notebooks are executed by the tests; here their stored outputs are shown.
+# Notebooks are executed by `pytest tutorials`; here their stored outputs are shown.
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
