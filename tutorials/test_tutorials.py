@@ -22,6 +22,15 @@ SHORTENED = {
         'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
         'cv="cohort"': "cv=2",
     },
+    "bigger_than_memory": {
+        # Still two shards.
+        "COPIES = 32": "COPIES = 10",
+        "skip=False, epochs=2": "skip=False, epochs=1",
+    },
+    "add_a_method": {
+        "for seed in range(5)": "for seed in range(2)",
+        '["ridge", "rrr", "pls"]': '{"ridge": {}, "pls": {"n_components": 5}}',
+    },
 }
 
 
