@@ -32,7 +32,7 @@ html_css_files = ["gexinfer.css"]
 # The search field stands in the sidebar, and on a phone behind its button.
 html_theme_options = {"navbar_persistent": []}
 
-# Notebooks are executed by the tests; here their stored outputs are shown.
+# Notebooks are executed by `pytest tutorials`; here their stored outputs are shown.
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -83,6 +83,17 @@ def test_a_store_read_lazily_is_inferred(fitted, query, tmp_path):
     assert found.obs["tissue"].tolist() == query.obs["tissue"].tolist()
 
 
+@pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
+def test_predictions_that_are_read_lazily_are_known_as_such(fitted, tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    fitted.write_zarr(path) if suffix == ".zarr" else fitted.write_h5ad(path)
+    lazy = ad.experimental.read_lazy(path)
+    lazy.obs, lazy.var = lazy.obs.to_memory(), lazy.var.to_memory()
+    gx.tl.fit(lazy, "ridge", progress=False)
+    gx.tl.predict(lazy, key="ridge", progress=False)
+    np.testing.assert_allclose(lazy.layers["ridge"].compute(), fitted.layers["ridge"], atol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["dense", "csr", "dask"])
 def test_a_store_on_disk_holds_the_same_numbers(fitted, query, tmp_path, form, small_blocks):
     query.X[3, 5] = np.nan if form != "csr" else query.X[3, 5]

@@ -18,7 +18,6 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 from test_gctx import write_gctx
 
 import gexinfer as gx
@@ -145,38 +144,22 @@ def test_the_table_of_the_readme_has_every_model():
         assert re.search(rf"^\| {method} \| \d", README, re.M)
 
 
-# What takes long in a tutorial, done less often: every cell still runs.
-SHORTENED = {
-    "quickstart": {
-        'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
-        'cv="cohort"': "cv=2",
-    },
-    "l1000": {
-        'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
-        'budget="20s"': 'budget="5s"',
-    },
-    "cross_platform": {
-        'budget="10s"': 'budget="2s"',
-        'for method in ["ridge", "kernel"]:': 'for method in ["ridge"]:',
-    },
-}
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_tutorials_run_and_hold_their_outputs(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code), "stored without outputs: run it and save it"
-    assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), "outputs hold a path of a machine"
-    shown = sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
-    for long, short in SHORTENED.get(path.stem, {}).items():
-        assert sum(long in cell.source for cell in code) == 1, long
-        for cell in code:
-            cell.source = cell.source.replace(long, short)
-    (tmp_path / "data").symlink_to(ROOT / "tutorials" / "data")
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
-    assert shown >= 3
-    assert sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs) == shown
+def test_a_tutorial_is_stored_as_it_ran(path):
+    """`pytest tutorials` runs it again."""
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    again = f"run python tutorials/execute.py {path.stem}"
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), again
+    outputs = [output for cell in code for output in cell.outputs]
+    assert all(output.output_type != "error" for output in outputs), again
+    # Those that are meant are caught and printed.
+    assert not [o.text for o in outputs if o.get("name") == "stderr" and "Warning" in o.text]
+    assert not re.search(r"/(home|root|work|opt|tmp|Users|private|runner)/", path.read_text()), "a path of a machine"
+    assert f"tutorials/{path.stem}\n" in (ROOT / "docs" / "index.md").read_text()
+
+
+def test_tutorials_are_small_enough_for_a_repository():
+    assert sum(path.stat().st_size for path in (ROOT / "tutorials").iterdir()) < 2_000_000
 
 
 def benchmark(name):

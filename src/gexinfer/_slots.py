@@ -85,7 +85,8 @@ def layer_names(adata: AnnData) -> list[str]:
 
 def predicted_layers(adata: AnnData) -> set[str]:
     """Return the layers that hold predictions."""
-    return {str(name) for name in adata.uns.get(PREDICTED, [])} & set(layer_names(adata))
+    # Of a file that is read lazily the names are a dask array.
+    return {str(name) for name in np.asarray(adata.uns.get(PREDICTED, []))} & set(layer_names(adata))
 
 
 def matrix(adata: AnnData, layer: str | None) -> Any:

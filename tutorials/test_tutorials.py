@@ -1,0 +1,60 @@
+"""Each tutorial runs as it stands, but for what takes long in it: `pytest tutorials`.
+
+That they are stored with their outputs is asserted by tests/test_pages.py, which runs none.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # For the kernels: several of several threads each would get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What takes long in a tutorial, done less often or with less: every cell still runs.
+SHORTENED = {
+    "quickstart": {
+        'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
+        'cv="cohort"': "cv=2",
+    },
+    "l1000": {
+        'gx.tl.fit(ref, method="dgex", progress=False)': 'gx.tl.fit(ref, method="dgex", epochs=3, progress=False)',
+        'budget="20s"': 'budget="5s"',
+    },
+    "cross_platform": {
+        'budget="10s"': 'budget="2s"',
+        'for method in ["ridge", "kernel"]:': 'for method in ["ridge"]:',
+    },
+    "bigger_than_memory": {
+        # Still two shards.
+        "COPIES = 32": "COPIES = 10",
+        "skip=False, epochs=2": "skip=False, epochs=1",
+    },
+    "add_a_method": {
+        "for seed in range(5)": "for seed in range(2)",
+        '["ridge", "rrr", "pls"]': '{"ridge": {}, "pls": {"n_components": 5}}',
+    },
+}
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_tutorial_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    stored = [figures(cell) for cell in code]
+    for long, short in SHORTENED.get(path.stem, {}).items():
+        assert sum(long in cell.source for cell in code) == 1, long
+        for cell in code:
+            cell.source = cell.source.replace(long, short)
+    (tmp_path / "data").symlink_to(Path(__file__).resolve().parent / "data")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    assert [figures(cell) for cell in code] == stored
+
+
+def figures(cell: nbformat.NotebookNode) -> int:
+    return sum("image/png" in output.get("data", {}) for output in cell.outputs)
