@@ -2,8 +2,8 @@
 
 Usage: python tutorials/execute.py [NAME ...]
 
-Without names all of them are run, one after another, each in a folder that holds `data` alone. A notebook in which a cell fails stays as
-it was.
+Without names all of them are run, one after another, each in a folder that holds `data` alone. A notebook in which a
+cell fails stays as it was.
 """
 
 from __future__ import annotations

@@ -30,6 +30,18 @@ SHORTENED = {
         'budget="10s"': 'budget="2s"',
         'for method in ["ridge", "kernel"]:': 'for method in ["ridge"]:',
     },
+    "single_cell_panel": {
+        "SEEDS = range(5)": "SEEDS = range(1)",
+        "EPOCHS = 60": "EPOCHS = 2",
+        'budget="10s"': 'budget="1s"',
+    },
+    "like_the_papers": {
+        "GAN_EPOCHS = 30": "GAN_EPOCHS = 2",
+        "N_TARGETS = 300": "N_TARGETS = 30",
+        "WIDTHS = [100, 200, 300]": "WIDTHS = [10, 20]",
+        # The other, too, ends so.
+        "\nEPOCHS = 100": "\nEPOCHS = 3",
+    },
     "bigger_than_memory": {
         # Still two shards.
         "COPIES = 32": "COPIES = 10",
