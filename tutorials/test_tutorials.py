@@ -39,8 +39,7 @@ SHORTENED = {
         "GAN_EPOCHS = 30": "GAN_EPOCHS = 2",
         "N_TARGETS = 300": "N_TARGETS = 30",
         "WIDTHS = [100, 200, 300]": "WIDTHS = [10, 20]",
-        # The other, too, ends so.
-        "\nEPOCHS = 100": "\nEPOCHS = 3",
+        "EPOCHS = 100": "EPOCHS = 3",
     },
     "bigger_than_memory": {
         # Still two shards.
