@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+import tomllib
 from ast import literal_eval
 from dataclasses import fields
 from importlib import import_module
@@ -18,6 +19,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from test_gctx import write_gctx
 
 import gexinfer as gx
@@ -156,6 +158,14 @@ def test_a_tutorial_is_stored_as_it_ran(path):
     assert not [o.text for o in outputs if o.get("name") == "stderr" and "Warning" in o.text]
     assert not re.search(r"/(home|root|work|opt|tmp|Users|private|runner)/", path.read_text()), "a path of a machine"
     assert f"tutorials/{path.stem}\n" in (ROOT / "docs" / "index.md").read_text()
+
+
+def test_the_entry_for_scverse_is_true():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "contributing.md").read_text(), re.S)
+    entry, project = yaml.safe_load(block), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"name", "description", "project_home", "documentation_home", "install", "license", "tags"} <= set(entry)
+    assert [entry["name"], entry["license"]] == [project["name"], project["license"]]
+    assert entry["test_command"] in README
 
 
 def test_tutorials_are_small_enough_for_a_repository():
