@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from which_method import DATA, TARGETS, bulk, compendium
+from which_method import AS_MEASURED, DATA, TARGETS, bulk, compendium
 
 import gexinfer as gx
 from gexinfer._slots import write_split
@@ -122,7 +122,7 @@ def main() -> None:
             adata.layers.clear()
             task.split(adata, seed)
             for method in options.methods.split(","):
-                gx.tl.fit(adata, method, rng=seed, progress=False)
+                gx.tl.fit(adata, method, rng=seed, progress=False, **AS_MEASURED.get(method, {}))
             gx.tl.predict(adata, progress=False)
             tables.append(gx.tl.downstream(adata, **task.options, rng=seed))
             n_test.append(int((adata.obs["split"] == "test").sum()))

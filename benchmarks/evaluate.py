@@ -126,7 +126,7 @@ def example(repeats: int) -> dict[str, object]:
         ref = gx.datasets.bulk()
         gx.pp.landmarks(ref)
         gx.pp.split(ref, groupby=groupby)
-        table = gx.tl.compare(ref, ["ridge", "knn", "kernel"], progress=False)
+        table = gx.tl.compare(ref, {"ridge": {}, "knn": {}, "kernel": {"huber": 0.0}}, progress=False)
         found[name] = {"table": rows(table), "pairs": rows(ref.uns["gexinfer_evaluation_pairs"])}
         if groupby is None:
             gx.tl.evaluate(ref, groupby="tissue")

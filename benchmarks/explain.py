@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parent / "results" / "explain.json"
 MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "ridge": ("ridge", {}),
     "knn_genes": ("knn_genes", {}),
-    "kernel": ("kernel", {}),
+    "kernel": ("kernel", {"huber": 0.0}),
     "dgex": ("dgex", {}),
     # Without a linear path; narrower than the paper's, for units to be fewer than samples.
     "paper": ("dgex", {"recipe": "paper", "hidden": 500}),

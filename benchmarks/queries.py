@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
+from which_method import AS_MEASURED
 
 import gexinfer as gx
 
@@ -44,7 +45,7 @@ def missing() -> list[dict[str, object]]:
         test, landmark = (adata.obs["split"] == "test").to_numpy(), adata.var["landmark"].to_numpy()
         truth = np.asarray(adata.X)[test][:, ~landmark]
         for method in ("ridge", "kernel"):
-            gx.tl.fit(adata, method, progress=False)
+            gx.tl.fit(adata, method, progress=False, **AS_MEASURED.get(method, {}))
             model = gx.io.read_model(adata, key=method)
             order = np.random.default_rng(0).permutation(landmark.sum())
             for share in SHARES:
@@ -73,7 +74,7 @@ def platforms() -> list[dict[str, object]]:
         ref, query = sets[trained].copy(), sets[queried]
         gx.pp.split(ref, groupby="cohort", fractions=(0.85, 0.15, 0.0))
         for method in METHODS:
-            gx.tl.fit(ref, method, progress=False)
+            gx.tl.fit(ref, method, progress=False, **AS_MEASURED.get(method, {}))
         # The truth is known on its own scale alone, so whole profiles are brought to the reference's quantiles.
         truth = query.copy()
         gx.pp.quantile_normalize(truth, ref)
@@ -89,7 +90,8 @@ def platforms() -> list[dict[str, object]]:
         chooses = (truth.obs["split"] == "validation").to_numpy()
         for method in SELECTED:
             for name, validation in (("own", None), ("other", truth[chooses].copy())):
-                gx.tl.fit(ref, method, key_added="chosen", validation=validation, progress=False)
+                options = AS_MEASURED.get(method, {})
+                gx.tl.fit(ref, method, key_added="chosen", validation=validation, progress=False, **options)
                 model = gx.io.read_model(ref, key="chosen")
                 judged = ranked[~chooses].copy()
                 rows += scored(trained, method, f"validated on {name}", model, judged, truth[~chooses].copy(), "none")

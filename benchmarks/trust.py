@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from which_method import there
+from which_method import AS_MEASURED, there
 
 import gexinfer as gx
 from gexinfer._fitted import PREDICT_ROWS, FittedModel
@@ -56,7 +56,7 @@ def of_split(adata: ad.AnnData, groupby: str | None, groups: str, seeds: int) ->
     for seed in range(seeds):
         gx.pp.split(adata, groupby=groupby, rng=seed)
         for method in METHODS if seed == 0 else METHODS[:2]:
-            gx.tl.fit(adata, method, rng=seed, progress=False)
+            gx.tl.fit(adata, method, rng=seed, progress=False, **AS_MEASURED.get(method, {}))
             for level in LEVELS:
                 for scaled in (True, False):
                     gx.tl.predict(adata, key=method, interval=level, interval_scaled=scaled, progress=False)

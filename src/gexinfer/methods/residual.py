@@ -13,8 +13,8 @@ from torch import Tensor
 from gexinfer.engine.blocks import Float
 from gexinfer.engine.linear import linear
 from gexinfer.methods import ridge
-from gexinfer.methods._contract import Method, Model, Task, check_penalty
-from gexinfer.methods._networks import MODERN, SHAPE, SPACE, hidden, infer, jacobian, std
+from gexinfer.methods._contract import Model, Task, check_penalty
+from gexinfer.methods._networks import MODERN, network_method
 from gexinfer.methods._networks import fit as fit_networks
 from gexinfer.methods._perceptron import output_of
 from gexinfer.methods.dgex import DGEX, Regression
@@ -116,17 +116,4 @@ def fit(task: Task, config: Residual) -> Model:
     return Model(model.arrays, {"penalty": penalty, "input_noise": noise, **model.notes})
 
 
-METHOD = Method(
-    "residual",
-    Residual,
-    fit,
-    infer,
-    std=std,
-    products=True,
-    jacobian=jacobian,
-    hidden=hidden,
-    by_epochs=True,
-    shape=SHAPE,
-    space=SPACE,
-    from_start={"learning_rate": 3e-4},
-)
+METHOD = replace(network_method("residual", Residual, Rest), fit=fit, products=True)
