@@ -529,6 +529,13 @@ def test_files_that_are_no_gctx_or_were_never_finished(tmp_path):
     path.write_text("<html>Not found</html>")
     with pytest.raises(ValueError, match="is neither GCTX .HDF5. nor GCT .* starts with b'<html>Not"):
         gx.io.read_gctx(path)
+    table = tmp_path / "table.csv"
+    table.write_text(",STAT1,GATA3\ns1,1.5,2.5\n")
+    with pytest.raises(ValueError, match=r"is no GCT, .*pandas\.read_csv\(path, index_col=0\)"):
+        gx.io.read_gctx(table)
+    ad.AnnData(np.ones((2, 2), np.float32)).write_h5ad(tmp_path / "b.h5ad")
+    with pytest.raises(ValueError, match=r"is an \.h5ad, not a GCTX: read it with anndata\.read_h5ad"):
+        gx.io.read_gctx(tmp_path / "b.h5ad")
 
     def broken(match, change):
         write_gctx(path, np.ones((30, 8)), chunks=(10, 8))

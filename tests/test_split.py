@@ -45,6 +45,12 @@ def test_no_group_falls_on_two_sides_and_no_side_is_empty(sizes, seed):
     assert set(adata.obs["split"]) == {"train", "validation", "test"}
 
 
+def test_the_groups_of_each_side_are_told(bulk_once, capsys):
+    split = gx.pp.split(bulk_once, groupby="cohort", copy=True).obs
+    groups = split.groupby("split", observed=True)["cohort"].nunique()[["train", "validation", "test"]]
+    assert f"samples, of {', '.join(map(str, groups))} in cohort, none divided" in capsys.readouterr().err
+
+
 def test_group_split_is_near_the_fractions(bulk_once):
     adata = bulk_once.copy()
     gx.pp.split(adata, groupby="subject")

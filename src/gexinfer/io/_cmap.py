@@ -70,6 +70,11 @@ def kind_of(path: Path) -> tuple[Literal["gct", "gctx"], bool]:
     # HDF5 may stand behind a block of the user's; h5py knows where to look.
     if start.startswith(b"\x89HDF\r\n\x1a\n") or (not compressed and h5py.is_hdf5(path)):
         return "gctx", compressed
+    if path.suffix in (".csv", ".tsv", ".txt"):
+        raise ValueError(
+            f"{str(path)!r} is no GCT, and tables of other kinds are not read: pandas.read_csv(path, index_col=0) reads "
+            "one, and anndata.AnnData(table) takes it, samples x genes; for a shell, write that with .write_h5ad(out)."
+        )
     raise ValueError(
         f"{str(path)!r}, {path.stat().st_size:,} bytes, is neither GCTX (HDF5) nor GCT (text that starts with #1.2 or "
         f"#1.3): it starts with {start!r}. It may be truncated, or a page that a server sent in place of the file: "

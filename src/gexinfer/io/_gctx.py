@@ -101,6 +101,8 @@ def checked(path: Path, file: h5py.File) -> tuple[h5py.Dataset, int, int]:
                 raise TypeError(f"{name} is no data set")
             found[name].dtype  # noqa: B018  # raises for types that NumPy does not have
     except H5PY_ERRORS as error:
+        if {"X", "obs", "var"} <= set(file):
+            raise ValueError(f"{str(path)!r} is an .h5ad, not a GCTX: read it with anndata.read_h5ad(path).") from error
         raise damaged(path, f"it has no {name!r}, as a GCTX has ({error})") from error
     matrix, samples, genes = found.values()
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":

@@ -146,7 +146,7 @@ def select_landmarks(
     if profile(source, rows, np.flatnonzero(varies))["counts"]:
         warn(
             f"{where_from(layer)} looks like raw counts. The choice will be that of the few deepest samples: normalise "
-            "and take logs first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
+            "and take logs first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata, base=2).",
         )
     shares = np.bincount(groups[taken], weights)
     few = int((shares < 0.99 * shares.max()).sum())

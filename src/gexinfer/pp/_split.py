@@ -85,7 +85,12 @@ def split(
     adata = adata.copy() if copy else adata
     write_split(adata, side, groupby)
     counts = ", ".join(f"{(side == i).sum():,} {name}" for i, name in enumerate(SIDES))
-    say(f"split: {counts} samples" + ("" if groupby is None else f", no {groupby} divided"))
+    kept = ""
+    if groupby is not None:
+        # A side of one group says little of another, however many samples it has.
+        groups = ", ".join(f"{len(np.unique(codes[side == i])):,}" for i in range(len(SIDES)))
+        kept = f", of {groups} in {groupby}, none divided"
+    say(f"split: {counts} samples{kept}")
     if divided:
         warn(
             f"{divided:,} samples have an identical copy on another side of the split, so the test error will look "

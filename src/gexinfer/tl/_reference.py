@@ -114,7 +114,7 @@ def look(adata: AnnData, layer: str | None, sides: Sides, *, products: bool) -> 
         warn(
             f"{where_from(layer)} looks like raw counts (95 % of the landmarks' values are up to "
             f"{values['quantiles'][-1]:g}). Errors will be those of the few highest genes: normalise and take logs "
-            "first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata).",
+            "first, e.g. sc.pp.normalize_total(adata, target_sum=1e6); sc.pp.log1p(adata, base=2).",
         )
     if ((np.abs(scale.mean) < 0.2) & (np.abs(scale.sd - 1) < 0.2)).mean() > 0.9:
         warn(
