@@ -72,7 +72,7 @@ def kind_of(path: Path) -> tuple[Literal["gct", "gctx"], bool]:
         return "gctx", compressed
     if path.suffix in (".csv", ".tsv", ".txt"):
         raise ValueError(
-            f"{str(path)!r} is no GCT, and tables of other kinds are not read: pandas.read_csv(path, index_col=0) reads "
+            f"{str(path)!r} is no GCT, and other tables are not read: pandas.read_csv(path, index_col=0) reads "
             "one, and anndata.AnnData(table) takes it, samples x genes; for a shell, write that with .write_h5ad(out)."
         )
     raise ValueError(
