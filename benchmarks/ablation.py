@@ -272,6 +272,7 @@ AT_FULL_SIZE: dict[str, tuple[type, dict[str, Any]]] = {
     "at full size, pretrained, 60% masked": (pretrained(Whole, 0.6), WHOLE),
     "at full size, no dropout": (Whole, WHOLE | {"dropout": 0.0}),
     "at full size, 4 experts": (Experts, WHOLE),
+    "at full size, 2 hidden layers": (Whole, WHOLE | {"layers": 2}),
 }
 TABLES = ({**BASES, **OTHERS, **INGREDIENTS}, PRETRAINED, FAILED, AT_FULL_SIZE)
 ROWS = {**BASES, **OTHERS, **INGREDIENTS, **PRETRAINED, **FAILED, **AT_FULL_SIZE}
