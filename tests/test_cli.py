@@ -72,6 +72,7 @@ def test_demo(tmp_path):
     # Kibibytes, of the largest child so far.
     assert used.ru_maxrss < 2 * 2**20
     assert "is nonsense here" in done.stdout
+    assert 0 < done.stderr.index("ridge against knn, for now") < done.stderr.index("uns['kernel']")
     for name in ("mean", "ols", "ridge", "knn", "kernel", "dgex"):
         assert f"│ {name}" in done.stdout
 

@@ -25,7 +25,9 @@ CALLS["gexinfer.tl.trust"] = "evaluate --trust"
 STEPS = (r"gexinfer\.pp\.landmarks\(adata, panel='l1000'\) first", r"gexinfer\.pp\.split\(adata\) first")
 # Of a message, text in quotes, a call, and the name of an argument with what follows it. Paths are in quotes.
 PARTS = re.compile(
-    r"""(?<!\w)(?:'[^']*'|"[^"]*")|([\w.]+)\(((?:[^()]|\([^()]*\))*)\)|(?<!--option )(?<![\w./-])(\w+)=(?:True\b)?(?=(\S*))"""
+    r"""(?<!\w)(?:'[^']*'|"[^"]*")"""
+    r"|([\w.]+)\(((?:[^()]|\([^()]*\))*)\)"
+    r"|(?<!--option )(?<![\w./-])(\w+)=(?:True\b)?(?=(\S*))"
 )
 
 
