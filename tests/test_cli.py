@@ -188,6 +188,7 @@ def test_fit_without_out_writes_back_and_goes_on_from_a_checkpoint_and_from_a_mo
     options = ["--method", "dgex", "--option", "epochs=2", "--checkpoint", tmp_path / "state", "--groupby", "cohort"]
     done = run("fit", tmp_path / "a.h5ad", "--option", "hidden=8", *options)
     assert done.exit_code == 0, done.stderr
+    assert f"Wrote {tmp_path / 'a.h5ad'}" in done.stderr
     fitted = ad.read_h5ad(tmp_path / "a.h5ad")
     assert fitted.uns["dgex"]["params"]["hidden"] == 8
     assert (tmp_path / "state" / "dgex.safetensors").exists()

@@ -65,7 +65,7 @@ def demo(
         show(table, as_json=as_json)
         if not as_json:
             put(Text(verdict(table, n_train=ref.uns["ols"]["params"]["n_train"])))
-        say(f"Wrote {out}/: demo.h5ad, evaluation.csv, {', '.join(figures)}")
+        say(f"Wrote {out}/: evaluation.csv, {', '.join(figures)}")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -107,11 +107,12 @@ def replace_folder(path: Path, new: Path) -> None:
 
 
 def write(data: Any, path: Path) -> None:
-    """Write an AnnData or a MuData."""
+    """Write an AnnData or a MuData, and say where: without `--out` that is the input."""
     import anndata as ad
     from mudata import MuData
 
     import gexinfer as gx
+    from gexinfer.engine.report import say
 
     with whole(path) as partial:
         if isinstance(data, MuData):
@@ -124,3 +125,4 @@ def write(data: Any, path: Path) -> None:
             gx.io.write_gctx(data, partial)
         else:
             data.write_h5ad(partial, compression="gzip")
+    say(f"Wrote {path}")
