@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 
 import gexinfer as gx
 from gexinfer.cli import app
-from gexinfer.cli._arguments import PANELS, Method
+from gexinfer.cli._arguments import PANELS
+from gexinfer.cli._messages import for_a_shell
 from gexinfer.methods import METHODS
 from gexinfer.pp._panels import load_panel
 
@@ -71,6 +72,7 @@ def test_demo(tmp_path):
     # Kibibytes, of the largest child so far.
     assert used.ru_maxrss < 2 * 2**20
     assert "is nonsense here" in done.stdout
+    assert 0 < done.stderr.index("ridge against knn, for now") < done.stderr.index("uns['kernel']")
     for name in ("mean", "ols", "ridge", "knn", "kernel", "dgex"):
         assert f"│ {name}" in done.stdout
 
@@ -381,8 +383,23 @@ def test_panels(files):
     assert "60 of 978" in run("panels", "--in", files / "query.h5ad").stdout
 
 
-def test_choices_are_those_of_the_package():
-    assert [str(method) for method in Method] == list(METHODS)
+def test_a_new_method_needs_no_more_than_its_file_and_its_line_in_the_registry(files, tmp_path):
+    script = (
+        "import sys; from dataclasses import replace; import gexinfer.methods as methods; from gexinfer.methods import mean;"
+        "methods.METHODS['mine'] = 'the mean, by another name';"
+        "sys.modules['gexinfer.methods.mine'] = type(sys)('mine');"
+        "sys.modules['gexinfer.methods.mine'].METHOD = replace(mean.METHOD, name='mine');"
+        "from gexinfer.cli import app; app()"
+    )
+    asked = ["fit", files / "predicted.h5ad", "-o", tmp_path / "a.h5ad", "-m", "mine"]
+    done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mine" in ad.read_h5ad(tmp_path / "a.h5ad").uns
+    told = subprocess.run([sys.executable, "-c", script, "fit", "--help"], capture_output=True, text=True, check=True)
+    assert "mine" in told.stdout
+
+
+def test_panels_are_those_of_the_package():
     for name in PANELS:
         assert load_panel(name).name == name
 
@@ -438,10 +455,28 @@ def test_commands_of_the_pages_can_be_typed(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fit", "a.h5ad", "-m", "lasagne"], ["predict", "a.h5ad"], ["fit", "a.h5ad", "--seed", "-1"], ["lasagne"]],
+    [["predict", "a.h5ad"], ["fit", "a.h5ad", "--seed", "-1"], ["lasagne"]],
 )
 def test_a_command_line_that_cannot_be_read_is_exit_code_2(arguments):
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (
+            ["fit", "a.h5ad", "-m", "lasagne"],
+            r"'--method'.*'lasagne' is not a method; choose of auto, mean, ols, ridge",
+        ),
+        (["fit", "a.h5ad", "-m", "knn", "-m", "knn"], "'--method'.*'knn' is named twice"),
+        (["compare", "--methods", "ridge,"], r"--methods.*'' is not a method; choose of auto, mean"),
+        (["compare", "--methods", "ridge, ridge"], "--methods.*'ridge' is named twice"),
+    ],
+)
+def test_methods_are_checked_as_the_command_line_is_read(arguments, match):
+    done = run(*arguments, COLUMNS="400")
+    assert done.exit_code == 2
+    assert re.search(match, done.stderr), done.stderr
 
 
 def test_a_bug_shows_its_traceback(files, monkeypatch):
@@ -464,6 +499,47 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(files,
     assert (done.exit_code, "interrupted" in done.stderr) == (130, True)
     assert path.read_bytes() == (files / "predicted.h5ad").read_bytes()
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_folder_is_there_whenever_its_replacement_is_stopped(files, tmp_path, monkeypatch, moment):
+    path = tmp_path / "a.zarr"
+    assert run("convert", files / "predicted.h5ad", path).exit_code == 0
+    replace = Path.replace
+
+    def stopped(new, target):
+        if target != path or moment == "after":
+            replace(new, target)
+        if target == path:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    assert run("convert", files / "query.h5ad", path).exit_code == 143
+    assert list(tmp_path.iterdir()) == [path]
+    assert ad.read_zarr(path).n_vars == {"before": 150, "after": 60}[moment]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "ref.h5ad", "-m", "mean"],
+        ["evaluate", "ref.h5ad", "--csv", "t.csv"],
+        ["predict", "ref.h5ad", "--output", "disk", "-o", "x.zarr"],
+        ["demo", "-o", "."],
+    ],
+)
+def test_a_folder_that_cannot_be_written_into_is_told_before_anything_is_read(tmp_path, monkeypatch, arguments):
+    def refuse(*where, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    # Not by the mode of the folder, which root need not heed.
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setattr(gx.datasets, "bulk", pytest.fail)
+    monkeypatch.setattr(ad, "read_h5ad", pytest.fail)
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert f"cannot be written into {str(tmp_path)!r}: Permission denied." in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code", "kept"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
@@ -489,10 +565,23 @@ def test_signals(files, tmp_path, number, code, kept):
     assert "Traceback" not in told
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(tmp_path):
-    command = f"{shlex.join(COMMAND)} panels l1000 | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("symbol\tensembl\tentrez\n", "")
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["panels", "l1000"],
+        # More than a pipe holds.
+        ["panels", "l1000", "--json"],
+        ["info", "predicted.h5ad"],
+        ["evaluate", "predicted.h5ad", "--groupby", "cohort", "--json"],
+    ],
+)
+def test_a_reader_who_has_seen_enough_is_no_error(files, arguments, reader):
+    command = f"{shlex.join([*COMMAND, *arguments])} | {reader}; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=files)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert len(done.stdout.splitlines()) == 1 + (reader == "head -1")
+    assert done.stderr == ""
 
 
 def test_a_terminal_gets_a_bar_and_stdout_stays_empty(files, tmp_path):
@@ -539,6 +628,32 @@ def test_options_for_what_is_there_already_are_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("command", "text", "told"),
+    [
+        ("fit", "There is no file 'seed=1/no.h5ad'.", "There is no file 'seed=1/no.h5ad'."),
+        ("fit", "--option seed=1 is for one method", "--option seed=1 is for one method"),
+        ("fit", "k=30 is more than the 20 landmarks", "--option k=30 is more than the 20 landmarks"),
+        ("compare", "k=30 is more than the 20 landmarks", "k=30 is more than the 20 landmarks"),
+        ("compare", "Use method='ridge'.", "Use method='ridge'."),
+        ("predict", "those fitted with n_members=5.", "those fitted with --option n_members=5."),
+        (
+            "predict",
+            "gexinfer.tl.fit(adata, method='dgex', n_members=5)",
+            "gexinfer fit --method 'dgex' --option n_members=5",
+        ),
+        ("predict", "gexinfer.tl.explain(adata, key='dgex')", "gexinfer.tl.explain(adata, key='dgex')"),
+        ("predict", "std=True: name it with key=.", "--std: name it with --key."),
+        ("predict", "Pass std=False.", "Pass std=False."),
+        ("predict", "a store, output='... .zarr'", "a store, --output disk --out '... .zarr'"),
+        ("predict", "choose another output=.", "choose another --out."),
+        ("predict", "pass output='anndata' or", "pass --output 'anndata' or"),
+    ],
+)
+def test_messages_speak_of_what_can_be_typed(command, text, told):
+    assert for_a_shell(text, command) == told
+
+
+@pytest.mark.parametrize(
     ("arguments", "match"),
     [
         (["fit", "no.h5ad", "-o", "x.h5ad", "-m", "ridge"], "There is no file 'no.h5ad'"),
@@ -550,6 +665,17 @@ def test_options_for_what_is_there_already_are_refused(small, tmp_path):
             ["fit", "ref.h5ad", "-o", "x.h5ad", "-m", "mean", "--device", "x", "--init", "ref.h5ad"],
             "--init and --check",
         ),
+        (
+            ["fit", "ref.h5ad", "-m", "knn", "--option", "k=3", "--option", "k=5"],
+            "--option k is given twice; give it once.",
+        ),
+        (["fit", "ref.h5ad", "-m", "mean", "--device", "nonsense"], "--device 'nonsense' is not to be had here"),
+        (["predict", "ref.h5ad", "-o", "x.h5ad", "--device", "nonsense"], "--device 'nonsense' is not to be had here"),
+        (
+            ["evaluate", "no.h5ad", "--trust", "--key", "ridge", "--key", "mean", "-o", "x.h5ad"],
+            "--trust is for one model, but --key names ridge, mean",
+        ),
+        (["predict", "ref.h5ad", "-o", "x.h5ad", "--dtype", "float16"], "--output disk --out '... .zarr'"),
         # What the package says in Python is told in the words of a shell.
         (["predict", "ref.h5ad", "-o", "x.h5ad"], "Run gexinfer fit --method ... first"),
         (["predict", "ref.h5ad", "-o", "x.h5ad"], "the model of another object: gexinfer predict --model ref."),

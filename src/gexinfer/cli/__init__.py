@@ -41,7 +41,8 @@ def main(
     """Infer a whole transcriptome from landmark genes, on AnnData.
 
     Results go to stdout, messages and progress to stderr. Exit codes: 0, done;
-    1, an error; 2, a command line that cannot be read; 130, interrupted.
+    1, an error; 2, a command line that cannot be read; 130, interrupted;
+    143, ended by SIGTERM.
     """
 
 

@@ -8,24 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Method(StrEnum):
-    """The keys of gexinfer.methods.METHODS, which takes too long to import for a --help."""
-
-    AUTO = "auto"
-    MEAN = "mean"
-    OLS = "ols"
-    RIDGE = "ridge"
-    LASSO = "lasso"
-    RRR = "rrr"
-    KNN = "knn"
-    KNN_GENES = "knn_genes"
-    SAMPLE_LASSO = "sample_lasso"
-    KERNEL = "kernel"
-    DGEX = "dgex"
-    RESIDUAL = "residual"
-    GGAN = "ggan"
-    SEMIGAN = "semigan"
+from gexinfer.methods import METHODS
 
 
 class Adapt(StrEnum):
@@ -65,10 +48,30 @@ def complete_panel(incomplete: str) -> list[str]:
     return [name for name in PANELS if name.startswith(incomplete)]
 
 
+def complete_method(incomplete: str) -> list[str]:
+    """Complete the name of a method."""
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
 def complete_methods(incomplete: str) -> list[str]:
     """Complete the last of several methods with commas between them."""
     before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in Method if name.startswith(last)]
+    return [before + comma + name for name in complete_method(last)]
+
+
+def check_methods(names: list[str]) -> list[str]:
+    """Refuse what is no method, and one that is named twice, as a command line that cannot be read."""
+    for name in names:
+        if name not in METHODS:
+            raise typer.BadParameter(f"{name!r} is not a method; choose of {', '.join(METHODS)}.")
+        if names.count(name) > 1:
+            raise typer.BadParameter(f"{name!r} is named twice; name it once.")
+    return names
+
+
+def methods_of(text: str) -> list[str]:
+    """Return the methods that commas separate."""
+    return [name.strip() for name in text.split(",")]
 
 
 Input = Annotated[Path, typer.Argument(metavar="FILE", help="Input: .h5ad, .zarr, or a GCT or GCTX.")]

@@ -15,11 +15,13 @@ from gexinfer.cli._arguments import (
     Panel,
     Seed,
     SplitBy,
+    check_methods,
     complete_methods,
+    methods_of,
 )
 from gexinfer.cli._files import read
 from gexinfer.cli._messages import told
-from gexinfer.cli._steps import flag_and_split
+from gexinfer.cli._steps import check_device, flag_and_split
 from gexinfer.cli._tables import check_results, hand_over
 
 
@@ -34,6 +36,7 @@ def compare(
         typer.Option(
             metavar="NAMES",
             autocompletion=complete_methods,
+            callback=lambda text: ", ".join(check_methods(methods_of(text))),
             help="Which to fit, separated by commas, as in gexinfer fit --help; auto, which puts several together, "
             "takes minutes.",
         ),
@@ -59,14 +62,11 @@ def compare(
 ) -> None:
     """Fit several methods, predict, and print their errors on the test rows."""
     import gexinfer as gx
-    from gexinfer.methods import get_method
 
-    with told():
+    with told("compare"):
         check_results(csv, out)
-        names = [name.strip() for name in methods.split(",")]
-        for name in names:
-            get_method(name)
+        check_device(device)
         adata = gx.datasets.bulk() if path is None else read(path)
         flag_and_split(adata, path or Path("the bundled data"), panel, id_column, groupby, layer, seed)
-        table = gx.tl.compare(adata, names, layer=layer, rng=seed, device=device)
+        table = gx.tl.compare(adata, methods_of(methods), layer=layer, rng=seed, device=device)
         hand_over(table, csv, adata, out, as_json=as_json)

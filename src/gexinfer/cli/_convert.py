@@ -27,7 +27,7 @@ def convert(
     from gexinfer.io._cmap import kind_of
     from gexinfer.io._read_gctx import unpacked
 
-    with told():
+    with told("convert"):
         check_out(out, ".h5ad", ".zarr", ".gctx")
         packed = path.suffix not in (".h5ad", ".zarr") and kind_of(path) == ("gctx", True)
         # The values come from one file, which is read by one block at a time; more of them would only take memory.

@@ -56,13 +56,15 @@ def evaluate(
     import gexinfer as gx
     from gexinfer._slots import GROUPS
 
-    with told():
+    with told("evaluate"):
         check_results(csv, out)
         if trust and out is None:
             raise ValueError("--trust writes into the model; say with --out where the data with it go.")
+        if trust and key and len(key) > 1:
+            raise ValueError(f"--trust is for one model, but --key names {', '.join(key)}; evaluate them in turn.")
         adata = read(path)
         if trust:
-            gx.tl.trust(adata, key=key[0] if key and len(key) == 1 else None)
+            gx.tl.trust(adata, key=key[0] if key else None)
         table = gx.tl.evaluate(adata, key=key, groupby=groupby, rng=seed)
         groups = adata.uns[GROUPS] if groupby else None
         hand_over(table, csv, adata, out, groups=groups, as_json=as_json)

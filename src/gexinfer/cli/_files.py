@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,8 +66,14 @@ def check_out(path: Path | None, *suffixes: str) -> None:
         return
     if path.suffix not in suffixes:
         raise ValueError(f"{str(path)!r} must end in {' or '.join(suffixes)}.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} into.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(folder)!r} to write {path.name} into.")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".gexinfer-"):
+            pass
+    except OSError as error:
+        raise OSError(f"{path.name} cannot be written into {str(folder)!r}: {error.strerror}.") from error
     # What stands there is about to go.
     store = path.suffix == ".zarr" and any((path / name).exists() for name in ("zarr.json", ".zgroup"))
     if path.is_dir() and not store and any(path.iterdir()):
@@ -80,9 +87,23 @@ def whole(path: Path) -> Iterator[Path]:
         partial = Path(folder) / path.name
         yield partial
         if path.is_dir():
-            # A folder cannot be replaced, so the old one steps aside and goes with the temporary folder.
-            path.rename(Path(folder) / "old")
-        partial.replace(path)
+            replace_folder(path, partial)
+        else:
+            partial.replace(path)
+
+
+def replace_folder(path: Path, new: Path) -> None:
+    """Move a folder to where another is, which steps aside, and comes back where that was not to be."""
+    aside = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=".gexinfer-old-"))
+    old = aside / path.name
+    try:
+        path.rename(old)
+        new.replace(path)
+    finally:
+        # Ctrl-C and SIGTERM may come at any moment. Nothing is deleted unless something whole is in its place.
+        if not path.exists():
+            old.rename(path)
+        shutil.rmtree(aside)
 
 
 def write(data: Any, path: Path) -> None:

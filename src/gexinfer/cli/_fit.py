@@ -14,26 +14,30 @@ from gexinfer.cli._arguments import (
     IdColumn,
     Input,
     Layer,
-    Method,
     Panel,
     Seed,
     SplitBy,
+    check_methods,
+    complete_method,
 )
 from gexinfer.cli._files import check_out, read, read_models, write
 from gexinfer.cli._messages import told
-from gexinfer.cli._steps import flag_and_split
+from gexinfer.cli._steps import check_device, flag_and_split
+from gexinfer.methods import METHODS
 
 
 def fit(
     path: Input,
     *,
     method: Annotated[
-        list[Method] | None,
+        list[str] | None,
         typer.Option(
             "--method",
             "-m",
             metavar="METHOD",
-            help=f"{', '.join(Method)}; may be repeated. auto, where none is named: several of the others, weighed by "
+            autocompletion=complete_method,
+            callback=lambda names: check_methods(names or []),
+            help=f"{', '.join(METHODS)}; may be repeated. auto, where none is named: several of the others, weighed by "
             "their errors.",
         ),
     ] = None,
@@ -121,14 +125,15 @@ def fit(
     import gexinfer as gx
     from gexinfer.engine.report import is_first
 
-    with told():
-        out, names = out or path, [str(name) for name in method or [Method.AUTO]]
+    with told("fit"):
+        out, names = out or path, method or ["auto"]
         check_out(out, ".h5ad", ".zarr")
         for given, meant in ((option and f"--option {option[0]}", option), (f"--key-added {key_added}", key_added)):
             if meant and len(names) > 1:
                 raise ValueError(f"{given} is for one method, but --method names {', '.join(names)}; fit them in turn.")
         options = options_of(names, option or [], budget)
         check_networks(names, init or checkpoint, unlabeled)
+        check_device(device)
         start = None if init is None else read_models(init)
         others, held_out = (None if file is None else read(file) for file in (unlabeled, validation))
         adata = read(path)
@@ -179,11 +184,13 @@ def check_networks(names: list[str], training: Path | None, unlabeled: Path | No
 
 def parse(options: list[str]) -> dict[str, Any]:
     """Turn `name=value` into keyword arguments; a value that is no Python literal is text."""
-    parsed = {}
+    parsed: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
             raise ValueError(f"--option {option} must be written name=value.")
+        if name in parsed:
+            raise ValueError(f"--option {name} is given twice; give it once.")
         try:
             parsed[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

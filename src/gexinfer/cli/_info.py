@@ -9,7 +9,7 @@ from rich.table import Table
 from gexinfer.cli._arguments import Json
 from gexinfer.cli._contents import contents
 from gexinfer.cli._messages import told
-from gexinfer.cli._tables import console, print_json
+from gexinfer.cli._tables import print_json, put
 
 
 def info(
@@ -21,9 +21,9 @@ def info(
 ) -> None:
     """Say what a file holds: samples, genes, landmarks, split, layers and models.
 
-    Matrices are not read, but those of a GCT.
+    Matrices are not read, but those of a GCT and of a gzipped GCTX.
     """
-    with told():
+    with told("info"):
         found = contents(path)
         if as_json:
             print_json(found)
@@ -49,13 +49,13 @@ def show(found: dict[str, Any], title: str) -> None:
         lines.append(f"layers: {', '.join(names) or 'none'}")
     if not found["models"]:
         lines.append("models: none")
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    put("\n".join(lines))
     models = [model for model in found["models"] if "error" not in model]
     if models:
-        console.print(grid(models))
+        put(grid(models))
     for model in found["models"]:
         if "error" in model:
-            console.print(f"{model['key']}: {model['error']}", highlight=False, markup=False, soft_wrap=True)
+            put(f"{model['key']}: {model['error']}")
 
 
 def grid(models: list[dict[str, Any]]) -> Table:

@@ -9,7 +9,7 @@ from rich.table import Table
 from gexinfer.cli._arguments import PANELS, Json, complete_panel
 from gexinfer.cli._contents import gene_table
 from gexinfer.cli._messages import told
-from gexinfer.cli._tables import console, print_json
+from gexinfer.cli._tables import print_json, put
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def panels(
     """List the landmark panels of the package, the genes of one, or what a file has of them."""
     from gexinfer.pp._panels import load_panel
 
-    with told():
+    with told("panels"):
         known = {name: load_panel(name) for name in ([panel] if panel else PANELS)}
         if data is not None:
             var = gene_table(data)
@@ -60,10 +60,8 @@ def hand_over(document: dict[str, Any], shown: Table | str, *, as_json: bool) ->
     """Print what was found, for programs or for people."""
     if as_json:
         print_json(document)
-    elif isinstance(shown, str):
-        print(shown)
     else:
-        console.print(shown)
+        put(shown)
 
 
 def genes_of(panel: Panel) -> list[dict[str, str]]:

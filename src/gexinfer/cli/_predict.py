@@ -8,6 +8,7 @@ import typer
 from gexinfer.cli._arguments import DATA, RESULT, Adapt, Device, Dtype, Input, Output
 from gexinfer.cli._files import check_out, check_there, read, read_models, write
 from gexinfer.cli._messages import told
+from gexinfer.cli._steps import check_device
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -126,8 +127,9 @@ def predict(
     import gexinfer as gx
     from gexinfer.pp._panels import read_ids
 
-    with told():
+    with told("predict"):
         check_out(out, *SUFFIXES[output])
+        check_device(device)
         wanted = None
         if genes is not None:
             check_there(genes)

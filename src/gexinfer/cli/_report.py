@@ -8,6 +8,7 @@ import typer
 from gexinfer.cli._arguments import Device, Input
 from gexinfer.cli._files import check_out, read, read_models
 from gexinfer.cli._messages import told
+from gexinfer.cli._steps import check_device
 
 
 def report(
@@ -36,8 +37,9 @@ def report(
     import gexinfer as gx
     from gexinfer.engine.report import say
 
-    with told():
+    with told("report"):
         check_out(out, ".html")
+        check_device(device)
         source = None if model is None else read_models(model)
         gx.io.write_report(read(path), out, model=source, key=key, groupby=groupby, device=device)
         say(f"Wrote {out}")

@@ -1,4 +1,4 @@
-"""What `fit` and `compare` do before they fit."""
+"""What several commands do before they fit or infer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there, whether or not a model will need it."""
+    from gexinfer.engine.device import pick_device
+
+    for name in device.split(","):
+        pick_device(name)
 
 
 def flag_and_split(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable
 from rich.table import Table
 
 from gexinfer.cli._files import check_out, whole, write
@@ -20,9 +22,23 @@ if TYPE_CHECKING:
 console = Console()
 
 
+def put(shown: str | ConsoleRenderable) -> None:
+    """Print to stdout: text as it is, anything else laid out for the terminal."""
+    if not isinstance(shown, str):
+        with console.capture() as caught:
+            console.print(shown)
+        shown = caught.get().removesuffix("\n")
+    try:
+        print(shown, flush=True)
+    except BrokenPipeError:
+        # Whoever reads, such as head, has seen enough, which is no error: files are written by now. The rest goes
+        # nowhere, so that Python does not try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document; what is undefined is null, because JSON knows no NaN."""
-    print(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+    put(json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
@@ -73,9 +89,9 @@ def show(table: pd.DataFrame, groups: pd.DataFrame | None = None, *, as_json: bo
             document["groups"] = groups.to_dict("records")
         print_json(document)
         return
-    console.print(grid(table))
+    put(grid(table))
     if groups is not None:
-        console.print(grid_of_groups(groups))
+        put(grid_of_groups(groups))
 
 
 def grid(table: pd.DataFrame) -> Table:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from gexinfer.methods._contract import Method, Model, Task, configure
+if TYPE_CHECKING:
+    from gexinfer.methods._contract import Method, Model, Task, configure
 
 __all__ = ["METHODS", "Method", "Model", "Task", "configure", "get_method"]
 
@@ -34,3 +36,10 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(f"method={name!r} is not a method of gexinfer; choose one of {', '.join(METHODS)}.")
     return import_module(f"gexinfer.methods.{name}").METHOD
+
+
+def __getattr__(name: str) -> Any:
+    # The command line takes METHODS from here for --help and completion, which must not wait for numpy.
+    if name in __all__:
+        return getattr(import_module("gexinfer.methods._contract"), name)
+    raise AttributeError(f"module 'gexinfer.methods' has no attribute {name!r}")
