@@ -47,6 +47,8 @@ SHORTENED = {
         # Still two shards.
         "COPIES = 18": "COPIES = 9",
         "epochs=2": "epochs=1",
+        "hidden=200": "hidden=20",
+        "sizes = (copies.n_obs // 2, copies.n_obs)": "sizes = (1000, 2000)",
     },
     "add_a_method": {
         "for seed in range(5)": "for seed in range(2)",
