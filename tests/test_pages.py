@@ -149,9 +149,12 @@ def test_the_table_of_the_readme_has_every_model():
 @pytest.mark.parametrize("path", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_a_tutorial_is_stored_as_it_ran(path):
     """`pytest tutorials` runs it again."""
-    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     again = f"run python tutorials/execute.py {path.stem}"
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), again
+    assert notebook.metadata == script("tutorials", "execute").METADATA, again
+    assert not [cell.metadata for cell in notebook.cells if cell.metadata], again
     outputs = [output for cell in code for output in cell.outputs]
     assert all(output.output_type != "error" for output in outputs), again
     # Those that are meant are caught and printed.
@@ -172,13 +175,18 @@ def test_tutorials_are_small_enough_for_a_repository():
     assert sum(path.stat().st_size for path in (ROOT / "tutorials").iterdir()) < 2_000_000
 
 
+def script(folder, name):
+    """Return a script, imported as it is when it is run."""
+    sys.path.insert(0, str(ROOT / folder))
+    try:
+        return import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / folder))
+
+
 def benchmark(name):
     """Return the module of a benchmark and what it measured."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        module = import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    module = script("benchmarks", name)
     return module, json.loads(module.RESULTS.read_text())
 
 

@@ -17,6 +17,11 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
+# Of a notebook as it is stored: without the version of Python, and editors' notes.
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 def main(names: list[str]) -> None:
@@ -41,11 +46,7 @@ def execute(notebook: nbformat.NotebookNode) -> None:
             resources={"metadata": {"path": folder}},
         )
         client.execute()
-    # The version of Python, and editors' notes.
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    notebook.metadata = METADATA
     for cell in notebook.cells:
         cell.metadata = {}
 
