@@ -338,6 +338,8 @@ def test_the_ablation_on_the_page_is_that_which_was_measured():
             assert row not in found or of_first[row] > 0, (name, row)
         gains = [-of_first[row] for row in ablation.PRETRAINED if not row.startswith("dgex")]
         assert 0 < max(gains) < 0.55 * -of_first["twice the epochs"], name
+        base, row = found["residual at full size"], "at full size, pretrained, 60% masked"
+        assert all(0.99 < found[row][seed] / base[seed] < 1.005 for seed in found.get(row, {})), name
 
 
 def test_what_the_gan_adds_is_that_which_was_measured():
