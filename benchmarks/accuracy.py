@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
@@ -180,8 +181,9 @@ def draw(curves: dict[str, dict[str, dict[str, float]]]) -> None:
     """Draw the learning curves of all data sets."""
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from PIL import Image
 
-    _, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves), 3.2), layout="constrained", squeeze=False)
+    _, axes = plt.subplots(1, len(curves), figsize=(3.4 * len(curves), 3.2), layout="constrained", squeeze=False)
     for ax, (name, found) in zip(axes[0], curves.items(), strict=True):
         table = pd.DataFrame(found).T[list(ON_CURVE)]
         table.index = table.index.astype(int)
@@ -189,12 +191,18 @@ def draw(curves: dict[str, dict[str, dict[str, float]]]) -> None:
             width = 2.4 if method == "auto" else 1.2
             ax.plot(table.index, table[method], "o-", color=colour, linewidth=width, markersize=4, label=method)
         ax.set_xscale("log")
-        ax.set_xticks(table.index, [f"{size:,}" for size in table.index])
+        # Labels that would touch are left out.
+        told = [
+            f"{n:,}" if more / n > 1.5 else "" for n, more in zip(table.index, [*table.index[1:], np.inf], strict=True)
+        ]
+        ax.set_xticks(table.index, told)
         ax.minorticks_off()
         ax.set(title=name, xlabel="training samples", ylabel="MAE (standard deviations)")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False, fontsize=8)
-    plt.savefig(FIGURE, dpi=110)
+    drawn = BytesIO()
+    plt.savefig(drawn, dpi=90)
+    Image.open(drawn).convert("RGB").quantize(64).save(FIGURE, optimize=True)
 
 
 def read() -> dict:
